@@ -1,0 +1,171 @@
+"""The processes that are measured: how each is started, and what the kernel says it has used."""
+
+import asyncio
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.client import CHAT, RESPONSES, Api
+
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / ".venv-peers"
+CORES = sorted(os.sched_getaffinity(0))
+PROXY_YAML = """\
+listen: {{port: {port}}}
+upstreams:
+  main: {{url: "http://127.0.0.1:{upstream}/v1", profile: vllm}}
+routes:
+  - {{model: "*", upstreams: [main]}}
+log: {{level: warning}}
+"""
+LITELLM_YAML = """\
+model_list:
+  - model_name: m
+    litellm_params: {{model: hosted_vllm/m, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
+"""
+
+
+@dataclass
+class Process:
+    """A started target with its children."""
+
+    name: str
+    api: Api
+    popen: "subprocess.Popen[bytes]"
+    port: int
+    scale: float
+    """Share of the usual load that it gets, so that slow ones end in time."""
+
+    def tree(self) -> list[int]:
+        pids = [self.popen.pid]
+        for pid in pids:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
+        return pids
+
+    def cpu(self) -> float:
+        """User and system time of all its processes, in us; the kernel's CPU clock of a process is exact where /proc/PID/stat counts in 10 ms."""
+        return sum(time.clock_gettime_ns(~pid << 3 | 2) for pid in self.tree()) / 1000
+
+    def rss(self) -> float:
+        """Resident memory of all its processes, in KB."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.tree())
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1000
+
+    async def quiet(self, patience: float = 60) -> None:
+        """Wait until it has nothing left to do."""
+        end = time.monotonic() + patience
+        busy = True
+        while busy and time.monotonic() < end:
+            before = self.cpu()
+            await asyncio.sleep(0.3)
+            busy = self.cpu() - before > 15_000
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to measure. `command` gets its port, the upstream's port and a folder for its files."""
+
+    name: str
+    api: Api
+    command: Callable[[int, int, Path], list[str]]
+    env: dict[str, str] = field(default_factory=dict)
+    scale: float = 1
+    rounds: int | None = None
+    """Fewer rounds than the others."""
+
+    @asynccontextmanager
+    async def run(self, upstream: int, folder: Path) -> AsyncIterator[Process]:
+        """Start it on a core of its own, stop it at the end."""
+        port = free_port()
+        log = folder / f"{self.name}.log"
+        with log.open("wb") as output:
+            popen = subprocess.Popen(
+                self.command(port, upstream, folder), env=os.environ | self.env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            os.sched_setaffinity(popen.pid, CORES[-1:])
+            await listening(popen, port, log)
+            yield Process(self.name, self.api, popen, port, self.scale)
+        finally:
+            os.killpg(popen.pid, signal.SIGTERM)
+            try:
+                popen.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(popen.pid, signal.SIGKILL)
+                popen.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def listening(popen: "subprocess.Popen[bytes]", port: int, log: Path, patience: float = 120) -> None:
+    end = time.monotonic() + patience
+    while time.monotonic() < end and popen.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.05)
+        else:
+            return
+    raise SystemExit(f"{log.stem} does not listen on port {port}:\n{log.read_text()[-3000:]}")
+
+
+def upstream(port: int, _: int, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "bench.upstream", str(port)]
+
+
+def passthrough(port: int, upstream: int, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "bench.passthrough", str(port), f"http://127.0.0.1:{upstream}/v1"]
+
+
+def proxy(port: int, upstream: int, folder: Path) -> list[str]:
+    config = folder / f"proxy-{port}.yaml"
+    config.write_text(PROXY_YAML.format(port=port, upstream=upstream))
+    return [sys.executable, "-m", "proxy", str(config)]
+
+
+def litellm(port: int, upstream: int, folder: Path) -> list[str]:
+    config = folder / "litellm.yaml"
+    config.write_text(LITELLM_YAML.format(upstream=upstream))
+    command = PEERS / "litellm" / "bin" / "litellm"
+    return [str(command), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+
+
+def install_litellm() -> None:
+    """Into a venv of its own, the first time."""
+    venv = PEERS / "litellm"
+    if (venv / "bin" / "litellm").exists():
+        return
+    PEERS.mkdir(exist_ok=True)
+    (PEERS / ".gitignore").write_text("*\n")
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run([venv / "bin" / "pip", "install", "--quiet", "litellm[proxy]"], check=True)
+
+
+def targets(peer: str) -> list[Target]:
+    """Everything that can be measured here, the floor first."""
+    found = [
+        Target("passthrough", CHAT, passthrough),
+        Target("proxy", RESPONSES, proxy, {"PROXY_LOOP": "asyncio"}),
+    ]
+    if importlib.util.find_spec("uvloop"):
+        found.append(Target("proxy + uvloop", RESPONSES, proxy, {"PROXY_LOOP": "uvloop"}))
+    if peer == "litellm":
+        install_litellm()
+        found.append(Target("litellm", RESPONSES, litellm, {"LITELLM_LOG": "ERROR"}, scale=0.05, rounds=1))
+    elif peer:
+        raise SystemExit(f"PEER={peer}: there is only litellm")
+    return found

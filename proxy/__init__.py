@@ -1,0 +1,1 @@
+"""A Responses API in front of inference endpoints."""

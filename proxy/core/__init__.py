@@ -1,0 +1,1 @@
+"""The pure machines: no I/O, no clock, no randomness."""

@@ -1,0 +1,54 @@
+"""The response object as the lifecycle events carry it (RESPONSES 3.1)."""
+
+from typing import Any
+
+import msgspec
+
+from proxy.core.deltas import Usage
+from proxy.core.sequence import encode
+
+
+def usage_json(turns: list[Usage]) -> dict[str, Any]:
+    """The usage of all turns together; always whole, always integers (pitfalls 83, 85)."""
+    tokens = {name: sum(getattr(turn, name) for turn in turns) for name in Usage.__struct_fields__}
+    return {
+        "input_tokens": tokens["input"],
+        "input_tokens_details": {"cached_tokens": tokens["cached"], "cache_write_tokens": tokens["cache_write"]},
+        "output_tokens": tokens["output"],
+        "output_tokens_details": {"reasoning_tokens": tokens["reasoning"]},
+        "total_tokens": tokens["input"] + tokens["output"],
+    }
+
+
+class Snapshot:
+    """The changing part of a response, in front of its constant echo.
+
+    tier: as asked for, then as the upstream says. last: the newest JSON.
+    """
+
+    __slots__ = ("_echo", "_fields", "_head", "last", "output", "tier")
+
+    def __init__(self, id: str, created_at: int, echo: bytes, tier: str) -> None:
+        self._head = encode({"id": id, "object": "response", "created_at": created_at})[:-1] + b","
+        self._echo = b"," + echo + b"}"
+        self._fields: dict[str, Any] = {
+            "completed_at": None,
+            "status": "in_progress",
+            "error": None,
+            "incomplete_details": None,
+            "usage": None,
+        }
+        self.output: list[msgspec.Raw] = []
+        self.tier = tier
+        self.last = b""
+
+    def end(self, status: str, **fields: Any) -> None:
+        """The terminal values."""
+        self._fields |= {"status": status, **fields}
+        if self.tier in ("auto", "fast"):
+            self.tier = {"auto": "default", "fast": "priority"}[self.tier]
+
+    def json(self) -> msgspec.Raw:
+        fields = self._fields | {"output": self.output, "service_tier": self.tier}
+        self.last = self._head + encode(fields)[1:-1] + self._echo
+        return msgspec.Raw(self.last)

@@ -1,0 +1,39 @@
+"""Chat Completions: what vLLM, SGLang, llama.cpp, Ollama and most others speak."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from proxy.core.profile import Profile
+from proxy.core.turn import Turn
+from proxy.dialects.chat_errors import refusal
+from proxy.dialects.chat_profiles import PROFILES
+from proxy.dialects.chat_request import encode
+from proxy.dialects.chat_stream import ChatDecoder
+
+__all__ = ["MODELS", "PATH", "PROFILES", "decoder", "encode", "models", "refusal"]
+
+PATH = "/chat/completions"
+MODELS = "/models"
+
+
+def decoder(turn: Turn, profile: Profile, limit: int) -> ChatDecoder:
+    """See proxy.dialects.Dialect."""
+    del turn
+    return ChatDecoder(profile, limit)
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
+
+
+def models(body: bytes) -> Sequence[str]:
+    """See proxy.dialects.Dialect."""
+    try:
+        return [model.id for model in msgspec.json.decode(body, type=_Models).data]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []

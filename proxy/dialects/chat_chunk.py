@@ -1,0 +1,161 @@
+"""The chunks of a Chat Completions stream as data, and what is odd about them in one server or another (RESPONSES 6.2)."""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxy.core.deltas import Usage
+
+
+class Function(Struct, gc=False):
+    name: str | None = None
+    arguments: Any = None
+    """A piece of JSON text; Ollama and TGI send the object itself."""
+
+
+class ToolCall(Struct, gc=False):
+    index: int | None = None
+    id: str | int | None = None
+    function: Function | None = None
+
+
+class Delta(Struct, gc=False):
+    """A delta, or the message of an answer that is no stream."""
+
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | ToolCall | None = None
+    function_call: Function | None = None
+    reasoning_details: list[Any] | None = None
+    thinking_blocks: list[Any] | None = None
+    annotations: list[Any] | None = None
+    audio: Any = None
+
+
+class PromptDetails(Struct, gc=False):
+    cached_tokens: int | float | None = None
+    cache_write_tokens: int | float | None = None
+
+
+class CompletionDetails(Struct, gc=False):
+    reasoning_tokens: int | float | None = None
+
+
+class ChatUsage(Struct, gc=False):
+    prompt_tokens: int | float | None = None
+    completion_tokens: int | float | None = None
+    total_tokens: int | float | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    prompt_cache_hit_tokens: int | float | None = None  # DeepSeek
+    cached_tokens: int | float | None = None  # Moonshot
+    cache_creation_input_tokens: int | float | None = None  # Anthropic behind a gateway
+    reasoning_tokens: int | float | None = None
+
+
+class Logprobs(Struct, gc=False):
+    content: list[Any] | None = None
+
+
+class Choice(Struct, gc=False):
+    index: int | None = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+    usage: ChatUsage | None = None  # Moonshot
+    error: Any = None  # OpenRouter
+
+
+class Groq(Struct, gc=False):
+    usage: ChatUsage | None = None
+    error: Any = None
+
+
+class Chunk(Struct, gc=False):
+    """A chunk, a whole answer, or an error in the place of one."""
+
+    choices: list[Choice] | None = None
+    usage: ChatUsage | None = None
+    error: Any = None
+    service_tier: str | None = None
+    x_groq: Groq | None = None
+    object: Any = None
+    detail: Any = None
+    message: Any = None
+
+
+decode = msgspec.json.Decoder(Chunk).decode
+_LONE_SURROGATE = re.compile(
+    r"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+
+
+def decode_leniently(payload: bytes) -> Chunk:
+    """A chunk that the fast decoder refused: half characters are replaced (pitfall 60), odd types bent.
+
+    Raises msgspec.DecodeError (ValidationError is one) when it is no JSON object, or none that can be understood.
+    """
+    text = payload.decode("utf-8", "replace")
+    if "\\u" in text:
+        text = _LONE_SURROGATE.sub(r"\1\\ufffd", text)
+    value = msgspec.json.decode(text)
+    if isinstance(value, dict):
+        return msgspec.convert(value, Chunk, strict=False)
+    if isinstance(value, list) and value and isinstance(value[0], dict):  # Gemini: [{"error": ...}]
+        return msgspec.convert(value[0], Chunk, strict=False)
+    raise msgspec.ValidationError(f"expected an object, got {type(value).__name__}")
+
+
+def usage(said: ChatUsage) -> Usage | None:
+    """Tokens in our words (RESPONSES 6.4); None when it says nothing."""
+    if said.prompt_tokens is None and said.completion_tokens is None:
+        return None
+    prompt, completion = said.prompt_tokens_details, said.completion_tokens_details
+    cached = _first(prompt and prompt.cached_tokens, said.prompt_cache_hit_tokens, said.cached_tokens)
+    written = _first(prompt and prompt.cache_write_tokens, said.cache_creation_input_tokens)
+    reasoning = _first(completion and completion.reasoning_tokens, said.reasoning_tokens)
+    input, output = _first(said.prompt_tokens), _first(said.completion_tokens)
+    if reasoning and said.total_tokens == input + output + reasoning:
+        output += reasoning  # pitfall 83: xAI and Gemini don't count it in
+    return Usage(input, min(cached, input), written, output, min(reasoning, output))
+
+
+def _first(*counts: float | None) -> int:
+    return max(0, next((int(count) for count in counts if count), 0))
+
+
+def logprobs(entries: list[Any]) -> list[dict[str, Any]] | None:
+    """Entries in the shape of the Responses API, whose clients want every key (RESPONSES 6.5); None when there are none."""
+    return [
+        _entry(entry) | {"top_logprobs": [_entry(top) for top in entry.get("top_logprobs") or [] if isinstance(top, dict)]}
+        for entry in entries
+        if isinstance(entry, dict)
+    ] or None
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    token = str(entry.get("token") or "")
+    spelled = entry.get("bytes")
+    return {
+        "token": token,
+        "logprob": entry.get("logprob") or 0.0,
+        "bytes": spelled if isinstance(spelled, list) else list(token.encode("utf-8", "replace")),
+    }
+
+
+def annotation(said: Any) -> dict[str, Any] | None:
+    """Chat Completions nests what the Responses API has flat; None when it is no annotation."""
+    if not isinstance(said, dict) or not isinstance(said.get("type"), str):
+        return None
+    nested = said.get(said["type"])
+    flat = {"type": said["type"], **(nested if isinstance(nested, dict) else {k: v for k, v in said.items() if k != "type"})}
+    if flat["type"] != "url_citation":
+        return flat
+    defaults = {"start_index": 0, "end_index": 0, "title": "", "url": ""}
+    return flat | {key: flat.get(key) or default for key, default in defaults.items()}

@@ -1,0 +1,104 @@
+"""Everything that can go wrong, by whose fault it is.
+
+A RequestError is the client's, an UpstreamError the endpoint's behind us, Shutdown is ours and foreseen. Whatever else is raised is a bug.
+Foreign exceptions are translated into these where they come in. Messages say what was wrong, where, and what is allowed; they never hold keys.
+"""
+
+from typing import Any
+
+
+class ProxyError(Exception):
+    """A failure that a client may be told about.
+
+    status: the HTTP status, when it can still be sent.
+    type, code, param: as in the API's error object; code and param may be None.
+    retry_after: seconds until trying again makes sense, or None.
+    should_retry: what the x-should-retry header says, or None to leave it to the client.
+    """
+
+    status = 500
+    type = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        status: int | None = None,
+        type: str | None = None,
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+        if status is not None:
+            self.status = status
+        if type is not None:
+            self.type = type
+        self.retry_after = retry_after
+        self.should_retry = should_retry
+
+    def detail(self) -> dict[str, Any]:
+        """The error object of an HTTP error body and of the `error` event: all four keys, always."""
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+
+class RequestError(ProxyError):
+    """The request can't be served as it is: 4xx, mostly 400."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class UpstreamError(ProxyError):
+    """The upstream failed. Only these may be `retriable`: asked again, here or elsewhere, as long as no delta came."""
+
+    status = 502
+    retriable = False
+
+
+class Refused(UpstreamError):
+    """The upstream answered with an error status, or an error object, that trying elsewhere does not cure."""
+
+
+class Unreachable(UpstreamError):
+    """No answer: connection refused, no such host, connection lost or timed out before the answer began."""
+
+    status = 503
+    retriable = True
+
+
+class Overloaded(UpstreamError):
+    """The upstream answered 429, 503 or the like: another one, or this one later, may do it."""
+
+    status = 503
+    retriable = True
+
+
+class Failed(UpstreamError):
+    """The upstream answered that it failed: 5xx."""
+
+    retriable = True
+
+
+class Broken(UpstreamError):
+    """The answer began and then broke: cut, silent for too long, or not what it should be."""
+
+
+class Shutdown(ProxyError):
+    """The proxy is stopping and its time for open streams is over."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The proxy is shutting down and ended this response.", code="server_error", retry_after=1
+        )
+
+
+def internal() -> ProxyError:
+    """What a client is told about a bug: nothing of its details, which are in the log."""
+    return ProxyError("The proxy had an internal error while serving this request.", code="server_error")

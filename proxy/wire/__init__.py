@@ -1,0 +1,1 @@
+"""The published formats as data. Decides nothing."""

@@ -1,0 +1,106 @@
+"""Server-sent events: frames out, payloads in, at any cut of the bytes."""
+
+from collections.abc import Iterable
+from functools import cache
+
+from proxy.wire.events import Event
+
+COMMENT = b": keepalive\n\n"
+DONE = b"data: [DONE]\n\n"
+BOM = b"\xef\xbb\xbf"
+
+
+@cache
+def _head(type: bytes) -> bytes:
+    return b"event: " + type + b"\ndata: "
+
+
+def frames(events: Iterable[Event]) -> bytes:
+    """Events as SSE frames, for one write: a client's parser may lose what is split before its blank line."""
+    pieces: list[bytes] = []
+    for event in events:
+        pieces += (_head(event.type), event.data, b"\n\n")
+    return b"".join(pieces)
+
+
+class Splitter:
+    """The bytes of an event stream -> the payloads of its events.
+
+    Takes LF, CRLF and CR, `data:` with and without a space, data over several lines, comments, other fields, a byte order mark, a missing
+    last blank line. A line that is a JSON object without `data:` is a payload of its own: some servers write their errors so.
+
+    overflow: an event has grown past `limit` bytes; what comes after it is not looked at.
+    """
+
+    __slots__ = ("_after_cr", "_data", "_limit", "_partial", "_size", "_start", "overflow")
+
+    def __init__(self, limit: int) -> None:
+        self.overflow = False
+        self._limit = limit
+        self._partial: list[bytes] = []  # a line so far, joined once its end has come: no quadratic copying (pitfall 68)
+        self._data: list[bytes] = []  # the data lines of an event so far
+        self._size = 0  # bytes in both
+        self._start = True
+        self._after_cr = False
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """The payloads that this block completes, in order."""
+        if self._start or self._after_cr or b"\r" in block:
+            block = self._with_plain_ends(block)
+        lines = block.split(b"\n")
+        rest = lines.pop()
+        if lines and self._partial:
+            self._partial.append(lines[0])
+            lines[0] = b"".join(self._partial)
+            self._size -= len(lines[0]) - len(self._partial.pop())
+            self._partial.clear()
+        payloads = self._take(lines)
+        if rest:
+            self._partial.append(rest)
+            self._size += len(rest)
+            self.overflow |= self._size > self._limit
+        return payloads
+
+    def close(self) -> list[bytes]:
+        """The payload that stood at the end without its blank line, if any."""
+        return self.feed(b"\n\n")
+
+    def _take(self, lines: list[bytes]) -> list[bytes]:
+        payloads: list[bytes] = []
+        data = self._data
+        for line in lines:
+            if not line:
+                if data:
+                    payloads.append(data[0] if len(data) == 1 else b"\n".join(data))
+                    data.clear()
+                    self._size = 0
+                continue
+            self._size += len(line)
+            if self._size > self._limit or self.overflow:
+                self.overflow = True
+                break
+            if line.startswith(b"data:"):
+                data.append(line[5:])
+            else:
+                self._size -= len(line)
+                if line.startswith(b"{"):
+                    payloads.append(line)
+        return payloads
+
+    def _with_plain_ends(self, block: bytes) -> bytes:
+        """The block with LF for every line end; a CRLF may be cut in two."""
+        if self._start:
+            block = b"".join((*self._partial, block))
+            self._partial.clear()
+            self._size = 0
+            if len(block) < len(BOM) and BOM.startswith(block):
+                self._partial.append(block)  # may be the beginning of a byte order mark
+                return b""
+            self._start = False
+            block = block.removeprefix(BOM)
+        if self._after_cr and block:
+            block = block.removeprefix(b"\n")
+            self._after_cr = False
+        if block.endswith(b"\r"):
+            self._after_cr = True
+        return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -1,0 +1,146 @@
+"""A YAML file as plain data, with variables from the environment."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+REFERENCE = re.compile(
+    r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|(?P<bad>\{))", re.ASCII
+)
+
+
+class FieldError(Exception):
+    """Something in the file is not as it should be.
+
+    path: the field, as `upstreams.main.timeouts.idle` or `routes[0].model`; "" for the file as a whole.
+    place: line and column, both from 1; () when only the path says where it is.
+    """
+
+    def __init__(self, path: str, message: str, place: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+        self.message = message
+        self.place = place
+
+
+def join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+class Variable(str):
+    """A value that was entirely one ${...}: becomes whatever its field wants. quoted: it has quotes in the file."""
+
+    __slots__ = ("quoted",)
+    quoted: bool
+
+    def scalar(self) -> Any:
+        """What YAML makes of the text: a number, true or false, nothing, or the text itself."""
+        loader = Loader("")
+        tag: str = loader.resolve(yaml.ScalarNode, str(self), (True, False))  # type: ignore[no-untyped-call]
+        if tag.rpartition(":")[2] not in ("int", "float", "bool", "null"):
+            return str(self)
+        try:
+            return loader.construct_document(yaml.ScalarNode(tag, str(self)))
+        except ValueError:
+            return str(self)
+
+
+class File:
+    """One YAML file, variables replaced.
+
+    data: dicts, lists and scalars, some of them a Variable. Raises FieldError for what is no YAML, for keys that are
+    given twice and for variables that are not set.
+    """
+
+    def __init__(self, text: str, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._lines: dict[str, int] = {}
+        self._seen: set[int] = set()
+        try:
+            loader = Loader(text)
+            node = loader.get_single_node()
+            if node is not None:
+                self._visit(node, "")
+            self.data = None if node is None else loader.construct_document(node)
+        except yaml.MarkedYAMLError as error:
+            # What stands in quotes here may be a part of a key.
+            problem = re.sub(r"'[^']{2,}'", "...", " ".join(filter(None, (error.context, error.problem))))
+            mark = error.problem_mark
+            raise FieldError("", f"not YAML: {problem}", (mark.line + 1, mark.column + 1) if mark else ()) from None
+        except yaml.reader.ReaderError as error:
+            before = text[: error.position]
+            place = before.count("\n") + 1, len(before) - before.rfind("\n")
+            raise FieldError("", f"not YAML: {error.reason}", place) from None
+        except ValueError:
+            raise FieldError("", "a value looks like a number or a date and is none: put it in quotes") from None
+
+    def line(self, path: str) -> int | None:
+        """The line of the field, or else of the nearest one around it."""
+        while path and path not in self._lines:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self._lines.get(path)
+
+    def _visit(self, node: yaml.Node, path: str) -> None:
+        """Notes the lines, replaces the variables, refuses double keys: all this before merge keys are resolved."""
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        if id(node) in self._seen:
+            return
+        self._seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            self._visit_mapping(node, path)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self._visit(item, f"{path}[{index}]")
+        elif isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str" and "$" in node.value:
+            node.value = substitute(node.value, self._env, path)
+            if isinstance(node.value, Variable):
+                node.value.quoted = node.style in ("'", '"')
+
+    def _visit_mapping(self, node: yaml.MappingNode, path: str) -> None:
+        names = set()
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                self._visit(value, path)
+                continue
+            name = join(path, str(key.value))
+            line = key.start_mark.line + 1
+            if name in names:
+                raise FieldError(name, "this key is given twice", (line, key.start_mark.column + 1))
+            names.add(name)
+            self._lines[name] = line
+            self._visit(value, name)
+
+
+def substitute(text: str, env: Mapping[str, str], path: str) -> str:
+    """The text with ${NAME} and ${NAME:-default} replaced, the default also for an empty variable, and $$ made $."""
+
+    def value(match: re.Match[str]) -> str:
+        if match["dollar"]:
+            return "$"
+        if match["bad"]:
+            raise FieldError(path, "`${` begins no variable; allowed: ${NAME}, ${NAME:-default}, $${ for a literal ${")
+        name, default = match["name"], match["default"]
+        if name not in env and default is None:
+            raise FieldError(path, f"the variable {name} is not set; set it, or write a default: ${{{name}:-...}}")
+        return env.get(name) or default or ""
+
+    whole = REFERENCE.fullmatch(text)
+    if whole and whole["name"]:
+        return Variable(value(whole))
+    return REFERENCE.sub(value, text)
+
+
+def plain(value: Any) -> Any:
+    """A value of any type; variables in it are what YAML makes of them, or text when they stand in quotes."""
+    match value:
+        case Variable():
+            return str(value) if value.quoted else value.scalar()
+        case dict():
+            return {key: plain(each) for key, each in value.items()}
+        case list():
+            return [plain(each) for each in value]
+    return value
