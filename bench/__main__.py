@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from bench import targets
-from bench.client import CHAT, WrongStream
+from bench.client import CHAT, WrongStreamError
 from bench.report import Results, missed, table
 from bench.scenarios import FRESH, SCENARIOS, Load, paced, quick, request
 from bench.targets import CORES, Process, Target
@@ -21,10 +21,17 @@ LATENCIES = ("paced_p50", "paced_p99")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the proxy against a bare pass-through.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure the proxy against a bare pass-through."
+    )
     parser.add_argument("--quick", action="store_true", help="less load and 3 rounds: a first look")
     parser.add_argument("--rounds", type=int, help="rounds of each scenario (default: 7)")
-    parser.add_argument("--only", default=",".join(SCENARIOS), metavar="SCENARIO,...", help=f"some of {','.join(SCENARIOS)}; latency is paced")
+    parser.add_argument(
+        "--only",
+        default=",".join(SCENARIOS),
+        metavar="SCENARIO,...",
+        help=f"some of {','.join(SCENARIOS)}; latency is paced",
+    )
     parser.add_argument("--targets", metavar="NAME,...", help="some of the targets")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is missed")
@@ -46,9 +53,13 @@ class Bench:
         await process.quiet()
         try:
             figures = await SCENARIOS[scenario](process, self.load)
-        except WrongStream as error:
+        except WrongStreamError as error:
             raise SystemExit(f"{process.name}, {scenario}: {error}") from error
-        print(f"{scenario:9} {process.name:16}", *(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr)
+        print(
+            f"{scenario:9} {process.name:16}",
+            *(f"{name} {value:.4g}" for name, value in figures.items()),
+            file=sys.stderr,
+        )
         for name, value in figures.items():
             self.results[name][process.name].append(value)
 
@@ -78,7 +89,7 @@ class Bench:
         async with target.run(self.load.upstream, self.folder) as process:
             try:
                 await request(process, self.load)
-            except WrongStream as error:
+            except WrongStreamError as error:
                 raise SystemExit(f"{target.name}, first requests: {error}") from error
             yield process
 

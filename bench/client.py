@@ -32,7 +32,7 @@ CHAT = Api("/v1/chat/completions", "messages", b'"delta":{"content":', b"[DONE]"
 RESPONSES = Api("/v1/responses", "input", b'response.output_text.delta"', b'response.completed"')
 
 
-class WrongStream(Exception):
+class WrongStreamError(Exception):
     """A target's stream is not what the upstream sent."""
 
 
@@ -52,7 +52,8 @@ class Connection(asyncio.Protocol):
     """The last two events."""
     in_body: bool = False
     stamped: bool = False
-    finished: "asyncio.Future[None] | None" = None
+    finished: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done at the last byte of the stream."""
 
     @classmethod
     async def open(cls, api: Api, port: int) -> "Connection":
@@ -67,27 +68,31 @@ class Connection(asyncio.Protocol):
         self.fail(f"connection lost after {self.deltas} deltas ({exc})")
 
     def fail(self, why: str) -> None:
-        if self.finished and not self.finished.done():
-            self.finished.set_exception(WrongStream(why))
+        if not self.finished.done():
+            self.finished.set_exception(WrongStreamError(why))
 
-    def send(self, prompt: str) -> "asyncio.Future[None]":
-        """Ask for a stream; the future is done at its last byte."""
+    def close(self) -> None:
+        self.finished.cancel()
+        self.transport.abort()
+
+    def send(self, prompt: str) -> None:
+        """Ask for a stream; `finished` will be its end."""
         self.deltas, self.in_body, self.raw, self.text, self.last = 0, False, b"", b"", []
         self.stamped = prompt.startswith("bench paced")
         self.latencies.clear()
         self.finished = asyncio.get_running_loop().create_future()
         self.transport.write(self.api.request(prompt))
-        return self.finished
 
     async def stream(self, count: int, prompt: str) -> None:
         """Ask for a stream, read it to its end, check that it has `count` deltas and the right end."""
-        await self.send(prompt)
+        self.send(prompt)
+        await self.finished
         self.check(count)
 
     def check(self, count: int) -> None:
         events = [event for event in self.last if b"[DONE]" not in event or self.api.end == b"[DONE]"]
         if self.deltas != count or not events or self.api.end not in events[-1]:
-            raise WrongStream(f"{self.deltas} deltas instead of {count}, or a wrong end: {self.last}")
+            raise WrongStreamError(f"{self.deltas} deltas instead of {count}, or a wrong end: {self.last}")
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
@@ -100,7 +105,7 @@ class Connection(asyncio.Protocol):
         if cut > 1:
             self.read_events(self.text[:cut], now)
             self.text = self.text[cut:]
-        if ended and self.finished and not self.finished.done():
+        if ended and not self.finished.done():
             self.finished.set_result(None)
 
     def read_head(self) -> bool:
@@ -108,7 +113,7 @@ class Connection(asyncio.Protocol):
         if not blank:
             return False
         if not head.startswith(b"HTTP/1.1 200"):
-            self.fail(self.raw[:1000].decode(errors="replace"))
+            self.fail(self.raw[:4000].decode(errors="replace"))
             return False
         self.raw, self.in_body = rest, True
         return True

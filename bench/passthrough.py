@@ -1,6 +1,6 @@
 """The floor: what an aiohttp application costs that reads a block and writes it, without looking at it.
 
-    python -m bench.passthrough PORT UPSTREAM
+python -m bench.passthrough PORT UPSTREAM
 """
 
 import sys
@@ -16,7 +16,9 @@ SESSION = web.AppKey("SESSION", aiohttp.ClientSession)
 async def session(app: web.Application) -> AsyncIterator[None]:
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as app[SESSION]:
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as app[
+        SESSION
+    ]:
         yield
 
 
@@ -37,7 +39,15 @@ def main() -> None:
     app[UPSTREAM] = sys.argv[2] + "/chat/completions"
     app.cleanup_ctx.append(session)
     app.router.add_post("/v1/chat/completions", forward)
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, handler_cancellation=True, print=None, backlog=4096)
+    web.run_app(
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        access_log=None,
+        handler_cancellation=True,
+        print=None,
+        backlog=4096,
+    )
 
 
 if __name__ == "__main__":

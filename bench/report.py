@@ -91,5 +91,7 @@ def missed(results: Results) -> list[str]:
             sentences.append(f"{figure.label}: {value:.3g}, must be {figure.goal(figure.must)}")
         for peer, times in (figure.peers or {}).items():
             if peer in by_target and median(by_target[peer]) < times * median(mine):
-                sentences.append(f"{figure.label}: {peer} needs only {median(by_target[peer]) / median(mine):.3g}x, must be >= {times:g}x")
+                sentences.append(
+                    f"{figure.label}: {peer} needs only {median(by_target[peer]) / median(mine):.3g}x, must be >= {times:g}x"
+                )
     return sentences

@@ -5,20 +5,21 @@ import json
 import socket
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 
-from bench.client import Connection
+from bench.client import Connection, WrongStreamError
 from bench.targets import Process
 
 Figures = dict[str, float]
 GAP = 20
 """ms between the tokens of a paced stream."""
-SETTLE = 0.5
-"""Seconds at the start of a paced run that do not count: connections and first events."""
-GRACE = 1.2
+PATIENCE = 20
+"""Seconds until all stalled streams must stand still."""
+GRACE = 1
 """Seconds after the last token within which it must have arrived to count as delivered."""
 
 
@@ -51,7 +52,7 @@ async def connections(process: Process, count: int) -> AsyncIterator[list[Connec
         yield opened
     finally:
         for connection in opened:
-            connection.transport.abort()
+            connection.close()
         await process.quiet()
 
 
@@ -81,79 +82,83 @@ async def burst(process: Process, load: Load) -> Figures:
 
 async def paced(process: Process, load: Load) -> Figures:
     """Many streams at the pace of an engine."""
-    figures = await run_paced(process, load.paced_streams, load.paced_tokens)
+    figures = await run_paced(process, load, load.paced_streams)
     return {f"paced_{name}": value for name, value in figures.items()}
 
 
 async def capacity(process: Process, load: Load) -> Figures:
     """As many paced streams as one core must carry."""
-    figures = await run_paced(process, load.capacity_streams, load.paced_tokens)
+    figures = await run_paced(process, load, load.capacity_streams)
     return {"capacity_delivered": figures["delivered"]}
 
 
-async def run_paced(process: Process, streams: int, tokens: int) -> Figures:
-    async with connections(process, streams) as opened:
-        finished = [connection.send(f"bench paced {tokens} {GAP}") for connection in opened]
-        await asyncio.sleep(SETTLE)
+async def run_paced(process: Process, load: Load, streams: int) -> Figures:
+    async with waiting(process, streams, load.paced_tokens) as opened:
+        before = process.cpu()
+        ask(load.upstream, "/go")
+        await asyncio.sleep(load.paced_tokens * GAP / 1000)
+        cpu, seen = process.cpu() - before, sum(connection.deltas - 1 for connection in opened)
+        await asyncio.wait([connection.finished for connection in opened], timeout=GRACE)
+        delivered = sum(connection.deltas - 1 for connection in opened)
         for connection in opened:
-            connection.latencies.clear()
-        cpu, seen = process.cpu(), sum(connection.deltas for connection in opened)
-        await asyncio.sleep(tokens * GAP / 1000 - 2 * SETTLE)
-        cpu, seen = process.cpu() - cpu, sum(connection.deltas for connection in opened) - seen
-        await asyncio.wait(finished, timeout=SETTLE + GRACE)
-        delivered = sum(connection.deltas for connection in opened)
-        for connection, future in zip(opened, finished, strict=True):
-            if not future.cancel():
-                future.result()
-                connection.check(tokens)
+            if connection.finished.done():
+                connection.finished.result()
+                connection.check(load.paced_tokens + 1)
         latencies = sorted(chain.from_iterable(connection.latencies for connection in opened)) or [0]
         return {
             "cpu": cpu / max(seen, 1),
-            "delivered": 100 * delivered / (streams * tokens),
+            "delivered": 100 * delivered / (streams * load.paced_tokens),
             "p50": latencies[len(latencies) // 2] / 1e6,
             "p99": latencies[len(latencies) * 99 // 100] / 1e6,
         }
 
 
+@asynccontextmanager
+async def waiting(process: Process, count: int, tokens: int) -> AsyncIterator[list[Connection]]:
+    """Paced streams that have had their first token and wait for /go."""
+    async with connections(process, count) as opened:
+        for connection in opened:
+            connection.send(f"bench paced {tokens} {GAP}")
+        await process.quiet()
+        begun = sum(connection.deltas for connection in opened)
+        if begun != count:
+            raise WrongStreamError(f"only {begun} of {count} streams have their first token")
+        yield opened
+
+
 async def memory(process: Process, load: Load) -> Figures:
     """Streams that have begun and then say nothing."""
     await request(process, load)
-    count = round(load.idle_streams * max(process.scale, 0.1))
     before = process.rss()
-    async with connections(process, count) as opened:
-        for connection in opened:
-            connection.send("bench idle 1 0")
-        async with asyncio.timeout(60):
-            while any(connection.deltas != 1 for connection in opened):
-                await asyncio.sleep(0.1)
-        await process.quiet()
-        return {"stream_memory": (process.rss() - before) / count}
+    async with waiting(process, load.idle_streams, 1):
+        return {"stream_memory": (process.rss() - before) / load.idle_streams}
 
 
 async def stalled(process: Process, load: Load) -> Figures:
-    """Clients that never read in front of an upstream that never ends: memory at its highest, and how many upstream connections stand still."""
+    """Clients that never read in front of an endless upstream: memory at its highest, and the upstreams that stand still."""
     await request(process, load)
     before = peak = process.rss()
     with ExitStack() as clients:
         for _ in range(load.stalled_streams):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", process.port)))
-            client.sendall(process.api.request("bench endless 1 0"))
-        end = time.monotonic() + 20
-        sent, still = -1, 0.0
-        while still < 2 and time.monotonic() < end:
-            await asyncio.sleep(0.25)
+            client.sendall(process.api.request("bench endless 0 0"))
+        end = time.monotonic() + PATIENCE
+        last: list[int] = []
+        still = 0
+        while (len(last) < load.stalled_streams or still < len(last)) and time.monotonic() < end:
+            await asyncio.sleep(1)
             peak = max(peak, process.rss())
-            paused, now = endless(load.upstream)
-            still = still + 0.25 if paused == load.stalled_streams and now == sent else 0
-            sent = now
-        return {"stalled_memory": (peak - before) / 1000, "stalled_streams": paused if still else 0}
+            sent = sorted(stream["sent"] for stream in ask(load.upstream, "/") if stream["paused"])
+            still = sum((Counter(sent) & Counter(last)).values())
+            last = sent
+        return {"stalled_memory": (peak - before) / 1000, "stalled_streams": still}
 
 
-def endless(upstream: int) -> tuple[int, int]:
-    """The upstream's open streams that wait for a reader, and the bytes that all have sent."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{upstream}/") as answer:
-        streams = json.load(answer)["streams"]
-    return sum(stream["paused"] for stream in streams), sum(stream["sent"] for stream in streams)
+def ask(upstream: int, path: str) -> list[dict[str, int]]:
+    """The state of the upstream's endless streams: bytes sent, and whether it waits for the reader."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{upstream}{path}") as answer:
+        streams: list[dict[str, int]] = json.load(answer)["streams"]
+        return streams
 
 
 Scenario = Callable[[Process, Load], Awaitable[Figures]]

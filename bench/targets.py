@@ -15,6 +15,11 @@ from pathlib import Path
 
 from bench.client import CHAT, RESPONSES, Api
 
+LITELLM_ENV = {
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the internet at its start
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # else it does not start; it listens on loopback only
+}
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers"
 CORES = sorted(os.sched_getaffinity(0))
@@ -29,7 +34,7 @@ log: {{level: warning}}
 LITELLM_YAML = """\
 model_list:
   - model_name: m
-    litellm_params: {{model: hosted_vllm/m, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
+    litellm_params: {{model: hosted_vllm/m, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none, use_chat_completions_api: true}}
 """
 
 
@@ -89,19 +94,31 @@ class Target:
         log = folder / f"{self.name}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                self.command(port, upstream, folder), env=os.environ | self.env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+                self.command(port, upstream, folder),
+                env=os.environ | self.env,
+                cwd=ROOT,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         try:
             os.sched_setaffinity(popen.pid, CORES[-1:])
             await listening(popen, port, log)
             yield Process(self.name, self.api, popen, port, self.scale)
         finally:
-            os.killpg(popen.pid, signal.SIGTERM)
-            try:
-                popen.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(popen.pid, signal.SIGKILL)
-                popen.wait()
+            stop(popen)
+
+
+def stop(popen: "subprocess.Popen[bytes]") -> None:
+    """Ask it to end; what is left of its process group after 10 s is killed."""
+    if popen.poll() is not None:
+        return
+    os.killpg(popen.pid, signal.SIGTERM)
+    try:
+        popen.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(popen.pid, signal.SIGKILL)
+        popen.wait()
 
 
 def free_port() -> int:
@@ -165,7 +182,7 @@ def targets(peer: str) -> list[Target]:
         found.append(Target("proxy + uvloop", RESPONSES, proxy, {"PROXY_LOOP": "uvloop"}))
     if peer == "litellm":
         install_litellm()
-        found.append(Target("litellm", RESPONSES, litellm, {"LITELLM_LOG": "ERROR"}, scale=0.05, rounds=1))
+        found.append(Target("litellm", RESPONSES, litellm, LITELLM_ENV, scale=0.05, rounds=1))
     elif peer:
         raise SystemExit(f"PEER={peer}: there is only litellm")
     return found

@@ -1,8 +1,11 @@
 """A Chat Completions endpoint that costs next to nothing, so that it is never what is measured.
 
-The prompt says what to stream: `bench SCENARIO COUNT GAP`. Scenarios: `burst` (COUNT tokens at once), `paced` (COUNT tokens, GAP ms apart, each
-holding the monotonic time in ns at which it was sent), `idle` (one token, then silence), `endless` (tokens for as long as somebody takes them).
-Every event is an HTTP chunk of its own, as engines send them. GET answers the state of all streams.
+The prompt says what to stream: `bench SCENARIO COUNT GAP`.
+- `burst`: COUNT tokens at once.
+- `paced`: one token, silence until somebody asks for `GET /go`, then COUNT tokens, GAP ms apart, each holding the monotonic time in ns at which it
+  was sent.
+- `endless`: tokens for as long as somebody takes them.
+Every event is an HTTP chunk of its own, as engines send them. Any other GET answers the state of the endless streams.
 """
 
 import asyncio
@@ -13,7 +16,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-HEAD = b"HTTP/1.1 200 OK\r\nserver: bench\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nserver: bench\r\n"
+    b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 PROMPT = re.compile(rb"bench (\w+) (\d+) (\d+)")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 GOLDEN = 0.618033988749895
@@ -24,23 +30,30 @@ BLOCK = 256
 
 def event(choices: str, rest: str = "") -> bytes:
     """One event in one HTTP chunk, with the fields and the size of a vLLM chunk."""
-    data = f'data: {{"id":"chatcmpl-bf49c14eb0f9b89e","object":"chat.completion.chunk","created":1795452942,"model":"m","choices":[{choices}]{rest}}}\n\n'
+    head = '"id":"chatcmpl-bf49c14eb0f9b89e","object":"chat.completion.chunk","created":1795452942,"model":"m"'
+    data = f'data: {{{head},"choices":[{choices}]{rest}}}\n\n'
     return f"{len(data):x}\r\n{data}\r\n".encode()
 
 
+def choice(delta: str, finish_reason: str = "null") -> str:
+    return f'{{"index":0,"delta":{{{delta}}},"logprobs":null,"finish_reason":{finish_reason},"token_ids":null}}'
+
+
 def token(text: str) -> bytes:
-    return event(f'{{"index":0,"delta":{{"content":{json.dumps(text)}}},"logprobs":null,"finish_reason":null,"token_ids":null}}')
+    return event(choice(f'"content":{json.dumps(text)}'))
 
 
-START = event('{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}')
+START = event(choice('"role":"assistant","content":""'))
 END = (
-    event('{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null}')
+    event(choice("", '"stop"'))
     + event("", ',"usage":{"prompt_tokens":19,"total_tokens":29,"completion_tokens":10}')
     + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 )
-WORDS = [token(word) for word in (" the", " proxy", ",", " stream", "ing", '"', " of", "\n\n", " caf\u00e9", " 42", ".", " Responses", " to", "ken", "s", " is")]
-STAMPED = token(" @@@@@@@@@@@@@@@@@@@@")
-STAMP_AT = STAMPED.index(b"@")
+WORDS = [
+    token(word) for word in (" the", " proxy", ",", " stream", "ing", '"', "\n\n", " café", " 42", ".", " to", "kens")
+]
+UNSTAMPED = b"@" * 20
+STAMPED = token(" " + UNSTAMPED.decode())
 
 
 def tokens(count: int) -> Iterator[bytes]:
@@ -50,7 +63,8 @@ def tokens(count: int) -> Iterator[bytes]:
     yield b"".join(itertools.islice(itertools.cycle(WORDS), count % BLOCK))
 
 
-def burst(count: int) -> Iterable[bytes]:
+def stream(count: int) -> Iterable[bytes]:
+    """A whole answer in blocks; a short one in one write."""
     if count < BLOCK:
         return [HEAD + START + b"".join(tokens(count)) + END]
     return itertools.chain([HEAD + START], tokens(count), [END])
@@ -59,13 +73,9 @@ def burst(count: int) -> Iterable[bytes]:
 class Connection(asyncio.Protocol):
     """One client's connection: reads a request, streams what its prompt says."""
 
-    opened = 0
-    streams: "set[Connection]" = set()
-    """The idle and endless streams that are open."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+    def __init__(self, waiting: "dict[Connection, tuple[int, float]]", endless: "set[Connection]") -> None:
+        self.waiting = waiting
+        self.endless = endless
         self.loop = asyncio.get_running_loop()
         self.timer: asyncio.TimerHandle | None = None
         self.blocks: Iterator[bytes] = iter(())
@@ -73,8 +83,13 @@ class Connection(asyncio.Protocol):
         self.sent = 0
         self.paused = False
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.streams.discard(self)
+        self.waiting.pop(self, None)
+        self.endless.discard(self)
         if self.timer:
             self.timer.cancel()
 
@@ -85,30 +100,36 @@ class Connection(asyncio.Protocol):
         if not blank or (length and len(body) < int(length[1])):
             return
         self.request = b""
-        prompt = PROMPT.search(body)
-        if prompt:
-            self.answer(prompt[1].decode(), int(prompt[2]), int(prompt[3]) / 1000)
-        else:
-            self.state()
+        if prompt := PROMPT.search(body):
+            self.answer(prompt[1], int(prompt[2]), int(prompt[3]) / 1000)
+            return
+        if head.startswith(b"GET /go "):
+            self.go()
+        self.state()
 
     def state(self) -> None:
-        streams = [{"sent": stream.sent, "paused": stream.paused} for stream in self.streams]
+        streams = [{"sent": stream.sent, "paused": stream.paused} for stream in self.endless]
         body = json.dumps({"object": "list", "data": [], "streams": streams}).encode()
-        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(head % len(body) + body)
 
-    def answer(self, scenario: str, count: int, gap: float) -> None:
-        if scenario == "paced":
-            self.transport.write(HEAD + START)
-            type(self).opened += 1
-            self.tick(count, self.loop.time() + gap * (1 + self.opened * GOLDEN % 1), gap)
+    def answer(self, scenario: bytes, count: int, gap: float) -> None:
+        if scenario == b"paced":
+            self.waiting[self] = count, gap
+            self.transport.write(HEAD + START + WORDS[0])
             return
-        if scenario == "burst":
-            self.blocks = iter(burst(count))
-        else:
-            self.streams.add(self)
-            endless = tokens(sys.maxsize) if scenario == "endless" else []
-            self.blocks = itertools.chain([HEAD + START + WORDS[0]], endless)
+        if scenario == b"endless":
+            self.endless.add(self)
+            count = sys.maxsize
+        self.blocks = iter(stream(count))
         self.push()
+
+    def go(self) -> None:
+        """Start all paced streams that wait, spread evenly over the gap."""
+        now = self.loop.time()
+        for number, (connection, (count, gap)) in enumerate(self.waiting.items()):
+            connection.tick(count, now + gap * (1 + number * GOLDEN % 1), gap)
+        self.waiting.clear()
 
     def tick(self, left: int, due: float, gap: float) -> None:
         """Wait until `due`, send a token, go on with the next: an engine does not wait for slow readers either."""
@@ -118,8 +139,7 @@ class Connection(asyncio.Protocol):
         if left == 0:
             self.transport.write(END)
             return
-        stamp = b"%020d" % time.monotonic_ns()
-        self.transport.write(STAMPED[:STAMP_AT] + stamp + STAMPED[STAMP_AT + 20 :])
+        self.transport.write(STAMPED.replace(UNSTAMPED, b"%020d" % time.monotonic_ns()))
         self.tick(left - 1, due + gap, gap)
 
     def push(self) -> None:
@@ -136,7 +156,10 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port, backlog=4096)
+    waiting: dict[Connection, tuple[int, float]] = {}
+    endless: set[Connection] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(waiting, endless), "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 

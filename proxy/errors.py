@@ -1,7 +1,8 @@
 """Everything that can go wrong, by whose fault it is.
 
-A RequestError is the client's, an UpstreamError the endpoint's behind us, Shutdown is ours and foreseen. Whatever else is raised is a bug.
-Foreign exceptions are translated into these where they come in. Messages say what was wrong, where, and what is allowed; they never hold keys.
+A RequestError is the client's, an UpstreamError the endpoint's behind us, Shutdown is ours and foreseen. Whatever else
+is raised is a bug. Foreign exceptions are translated into these where they come in. Messages say what was wrong,
+where, and what is allowed; they never hold keys.
 """
 
 from typing import Any
@@ -94,9 +95,7 @@ class Shutdown(ProxyError):
     status = 503
 
     def __init__(self) -> None:
-        super().__init__(
-            "The proxy is shutting down and ended this response.", code="server_error", retry_after=1
-        )
+        super().__init__("The proxy is shutting down and ended this response.", code="server_error", retry_after=1)
 
 
 def internal() -> ProxyError:

@@ -1,6 +1,6 @@
 """Plain data into frozen Structs, by their annotations, with messages that say where, what and what else.
 
-Annotations may be other Structs, dict[str, X], list[X], tuple[X, ...], Literal, str, int, float and bool with the bounds
+Annotations may be Structs, dict[str, X], list[X], tuple[X, ...], Literal, str, int, float and bool with the bounds
 of msgspec.Meta, X | None, Any, and classes that have a `from_yaml(value, path)`. Messages quote the values of numbers,
 switches and enumerations only: a text may be a key.
 """

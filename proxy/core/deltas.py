@@ -59,7 +59,10 @@ class Annotation(Struct, frozen=True, gc=False):
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Tokens of this turn; each one replaces what was said before. cached and cache_write are part of input, reasoning of output."""
+    """Tokens of this turn; each one replaces what was said before.
+
+    cached and cache_write are part of input, reasoning of output.
+    """
 
     input: int = 0
     cached: int = 0

@@ -1,4 +1,4 @@
-"""Names of functions as an upstream may see them: letters, digits, _ and -, at most 64 when they are put together here."""
+"""Names of functions as an upstream may see them: letters, digits, _ and -, at most 64 when made up here."""
 
 import re
 from hashlib import blake2b
@@ -13,7 +13,7 @@ def plain(name: str | None) -> str:
 
 
 def flat(*words: str | None) -> str:
-    """One name of several words, such as namespace and function: always the same one for the same words (pitfall 41)."""
+    """One name of several words, such as namespace and function: the same one for the same words (pitfall 41)."""
     given = [word for word in words if word]
     name = plain("__".join(given))
     if len(name) <= _LIMIT:

@@ -1,4 +1,7 @@
-"""Items that are being written: each knows its own events and its own JSON. At most one is open at a time (RESPONSES 5.1.10)."""
+"""Items that are being written: each knows its own events and its own JSON.
+
+At most one is open at a time (RESPONSES 5.1.10).
+"""
 
 from typing import Any
 
@@ -55,9 +58,7 @@ class OpenText:
 
     def open(self, events: list[Event]) -> None:
         item = self.json("in_progress")
-        events.append(
-            self.sequence.event("response.output_item.added", output_index=self.output_index, item=item)
-        )
+        events.append(self.sequence.event("response.output_item.added", output_index=self.output_index, item=item))
 
     def open_part(self, kind: TextKind, events: list[Event]) -> Part:
         """A new part of this kind, closing the one before it."""
@@ -107,9 +108,7 @@ class OpenText:
         """End the item; gives its JSON, the very bytes of the done event."""
         self.close_part(status, events)
         item = self.json(status)
-        events.append(
-            self.sequence.event("response.output_item.done", output_index=self.output_index, item=item)
-        )
+        events.append(self.sequence.event("response.output_item.done", output_index=self.output_index, item=item))
         return item
 
     def json(self, status: str) -> msgspec.Raw:
@@ -147,9 +146,7 @@ class OpenCall:
 
     def open(self, events: list[Event]) -> None:
         item = self.json("in_progress")
-        events.append(
-            self.sequence.event("response.output_item.added", output_index=self.output_index, item=item)
-        )
+        events.append(self.sequence.event("response.output_item.added", output_index=self.output_index, item=item))
 
     def write(self, text: str, events: list[Event]) -> None:
         self.whole = None
@@ -166,9 +163,7 @@ class OpenCall:
         fields = {self.kind.field: self.input.raw(), "name": self.name}
         events.append(self.sequence.event(self.kind.done, item_id=self.id, output_index=self.output_index, **fields))
         item = self.json(status)
-        events.append(
-            self.sequence.event("response.output_item.done", output_index=self.output_index, item=item)
-        )
+        events.append(self.sequence.event("response.output_item.done", output_index=self.output_index, item=item))
         return item
 
     def json(self, status: str) -> msgspec.Raw:

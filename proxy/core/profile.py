@@ -23,13 +23,13 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """first_only: all leading ones become one message; a later one becomes a user message in <system> tags."""
 
     alternate_roles: bool = False
-    """Neighbouring user messages are merged into one, and one right behind a tool message gets an assistant's "OK." in between."""
+    """Neighbouring user messages become one; between a tool message and a user message comes an assistant's "OK."."""
 
     merge_assistant: bool = False
     """Neighbouring assistant texts are merged into one message, joined by an empty line."""
 
     trailing_assistant: Literal["keep", "error"] = "keep"
-    """What to do with a last message that is the assistant's: engines take it as the beginning of their answer, or refuse it."""
+    """Whether the last message may be the assistant's: some take it as the beginning of the answer, some refuse it."""
 
     null_content: bool = False
     """An assistant message that has only tool calls gets content null; otherwise "", which everybody takes."""
@@ -72,8 +72,8 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Servers and templates that parse the arguments of earlier calls: what is no JSON object is wrapped in one."""
 
     json_schema: Literal["json_schema", "json_object", "prompt", "none"] = "json_schema"
-    """How a schema is said: as response_format json_schema, as json_object with schema, as json_object with the schema in the
-    system message, or not at all."""
+    """How a schema is said: as response_format json_schema, as json_object with schema, as json_object with the schema
+    in the system message, or not at all."""
 
     tool_media: Literal["next_message", "inline"] = "next_message"
     """Where images and files in tool outputs go: into a user message behind the outputs, or into the tool message."""
@@ -88,7 +88,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """stream_options.include_usage is sent."""
 
     hints: tuple[str, ...] = ()
-    """Fields that are passed on when the client gave them: verbosity, service_tier, prompt_cache_key, safety_identifier, user ..."""
+    """Fields that are passed on when the client gave them: verbosity, service_tier, prompt_cache_key, user ..."""
 
     history_repair: Literal["lenient", "strict"] = "lenient"
     """Calls without output and outputs without call: mended, or refused with a 400 as OpenAI does."""

@@ -42,6 +42,10 @@ class Snapshot:
         self.tier = tier
         self.last = b""
 
+    @property
+    def status(self) -> str:
+        return str(self._fields["status"])
+
     def end(self, status: str, **fields: Any) -> None:
         """The terminal values."""
         self._fields |= {"status": status, **fields}

@@ -1,22 +1,38 @@
 """The translator: deltas of an upstream -> events of one response. Pure; ids and time are given to it.
 
 It owns ids, indexes, numbers and the end: whatever comes in, the stream that goes out is well formed (RESPONSES 5.1).
-Deltas go to the one item that is open. A call can't close before its arguments are whole; what arrives for other items until then waits,
-in order of first appearance, so that items never overlap (5.3).
+Deltas go to the one item that is open. A call can't close before its arguments are whole; what arrives for other items
+until then waits, in order of first appearance, so that items never overlap (5.3).
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 
-from proxy.core.deltas import Accepted, Annotation, Call, Delta, End, Finish, Reasoning, Refusal, Summary, Text, Tier, Usage
+from proxy.core.deltas import (
+    Accepted,
+    Annotation,
+    Call,
+    Delta,
+    End,
+    Finish,
+    Reasoning,
+    Refusal,
+    Summary,
+    Text,
+    Tier,
+    Usage,
+)
 from proxy.core.kinds import FUNCTION_CALL, OUTPUT_TEXT, PREFIXES, REASONING_TEXT, REFUSAL, SUMMARY_TEXT, TextKind
 from proxy.core.open_items import OpenCall, OpenText, Part
 from proxy.core.sequence import Sequence
 from proxy.core.snapshot import Snapshot, usage_json
 from proxy.errors import ProxyError
 from proxy.wire.events import Event
+
+_CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Shown = Literal["content", "summary", "both", "hidden"]
 
@@ -92,6 +108,16 @@ class Translator:
         """The snapshot that the newest lifecycle event carried."""
         return self.snapshot.last
 
+    @property
+    def status(self) -> str:
+        return self.snapshot.status
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of input and output, as far as the upstream has said."""
+        turns = (*self._spent, self._usage)
+        return sum(turn.input for turn in turns), sum(turn.output for turn in turns)
+
     def start(self) -> list[Event]:
         """The two events that begin the stream; [] when it has begun."""
         if self.started:
@@ -134,7 +160,10 @@ class Translator:
         return [*events, self._end(status, completed_at=done, incomplete_details=reason)]
 
     def fail(self, error: ProxyError) -> list[Event]:
-        """The end of a response that can't go on: `error`, then `response.failed`. Open items get no done events (5.4.9)."""
+        """The end of a response that can't go on: `error`, then `response.failed`.
+
+        Open items get no done events (5.4.9).
+        """
         if self.ended:
             return []
         self.error = error
@@ -286,12 +315,11 @@ class Translator:
         if delta.arguments:
             call.write(delta.arguments, events)
 
-    def _call_id(self, id: str) -> str:
-        """The upstream's id if it can serve as ours, else a new one: some say `call_0` in every turn (RESPONSES 4.1)."""
-        if not 1 <= len(id) <= 64 or id in self._taken or not id.isascii() or not id.replace("_", "").replace("-", "").isalnum():
-            id = self.ids("call_")
-        self._taken.add(id)
-        return id
+    def _call_id(self, said: str) -> str:
+        """The upstream's id if it can serve as ours, else a new one: some say `call_0` in each turn (RESPONSES 4.1)."""
+        call_id = said if _CALL_ID.fullmatch(said) and said not in self._taken else self.ids("call_")
+        self._taken.add(call_id)
+        return call_id
 
     def _close_open(self, status: str, events: list[Event]) -> None:
         """Close whatever is open. A call that is not whole JSON is incomplete in any case (pitfall 47)."""
@@ -319,7 +347,10 @@ class Translator:
             item.write(SUMMARY_TEXT, text, None, events)
 
     def _end_turn(self) -> list[Event]:
-        """Close everything that the turn has opened. What was cut off by a limit is incomplete; what came before it is not."""
+        """Close everything that the turn has opened.
+
+        What was cut off by a limit is incomplete; what came before it is not.
+        """
         events: list[Event] = []
         self._name_orphans(events)
         while self._waiting:

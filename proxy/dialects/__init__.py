@@ -59,4 +59,4 @@ class Dialect(Protocol):
 
 def load(name: str) -> Dialect:
     """The dialect of this name. Raises ModuleNotFoundError when there is none."""
-    return cast(Dialect, import_module(f"{__name__}.{name}"))
+    return cast("Dialect", import_module(f"{__name__}.{name}"))

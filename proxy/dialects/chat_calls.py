@@ -36,15 +36,15 @@ class Calls:
     def delta(self, piece: ToolCall) -> Call:
         """The piece under its call's number."""
         function = piece.function
-        id = str(piece.id) if piece.id is not None else ""
+        given = str(piece.id) if piece.id is not None else ""
         name = (function and function.name) or ""
         arguments = _text(function.arguments) if function else ""
-        call = self._find(piece.index, id, name, arguments)
-        call.id = call.id or id
+        call = self._find(piece.index, given, name, arguments)
+        call.id = call.id or given
         call.name = call.name or name
         call.ends = arguments.rstrip()[-1:] or call.ends
         self._last = call
-        return Call(call.number, id, name, arguments)
+        return Call(call.number, given, name, arguments)
 
     def _find(self, index: int | None, id: str, name: str, arguments: str) -> Known:
         call = self._last if index is None else self._by_index.get(index)
@@ -64,8 +64,8 @@ class Calls:
 def _is_another(call: Known, id: str, name: str, arguments: str) -> bool:
     """Whether a piece under the number of a known call begins another one.
 
-    A different id does. Without ids, a name does when it is another one, or when the known call is whole and arguments begin anew;
-    the same name over and over is a repeat.
+    A different id does. Without ids, a name does when it is another one, or when the known call is whole and arguments
+    begin anew; the same name over and over is a repeat.
     """
     if id and call.id:
         return id != call.id

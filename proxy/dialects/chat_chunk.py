@@ -1,4 +1,4 @@
-"""The chunks of a Chat Completions stream as data, and what is odd about them in one server or another (RESPONSES 6.2)."""
+"""The chunks of a Chat Completions stream as data, each server's oddities included (RESPONSES 6.2)."""
 
 import re
 from typing import Any
@@ -116,14 +116,15 @@ def usage(said: ChatUsage) -> Usage | None:
     """Tokens in our words (RESPONSES 6.4); None when it says nothing."""
     if said.prompt_tokens is None and said.completion_tokens is None:
         return None
-    prompt, completion = said.prompt_tokens_details, said.completion_tokens_details
-    cached = _first(prompt and prompt.cached_tokens, said.prompt_cache_hit_tokens, said.cached_tokens)
-    written = _first(prompt and prompt.cache_write_tokens, said.cache_creation_input_tokens)
-    reasoning = _first(completion and completion.reasoning_tokens, said.reasoning_tokens)
-    input, output = _first(said.prompt_tokens), _first(said.completion_tokens)
-    if reasoning and said.total_tokens == input + output + reasoning:
-        output += reasoning  # pitfall 83: xAI and Gemini don't count it in
-    return Usage(input, min(cached, input), written, output, min(reasoning, output))
+    prompt = said.prompt_tokens_details or PromptDetails()
+    completion = said.completion_tokens_details or CompletionDetails()
+    cached = _first(prompt.cached_tokens, said.prompt_cache_hit_tokens, said.cached_tokens)
+    written = _first(prompt.cache_write_tokens, said.cache_creation_input_tokens)
+    reasoning = _first(completion.reasoning_tokens, said.reasoning_tokens)
+    asked, answered = _first(said.prompt_tokens), _first(said.completion_tokens)
+    if reasoning and said.total_tokens == asked + answered + reasoning:
+        answered += reasoning  # pitfall 83: xAI and Gemini don't count it in
+    return Usage(asked, min(cached, asked), written, answered, min(reasoning, answered))
 
 
 def _first(*counts: float | None) -> int:
@@ -131,9 +132,10 @@ def _first(*counts: float | None) -> int:
 
 
 def logprobs(entries: list[Any]) -> list[dict[str, Any]] | None:
-    """Entries in the shape of the Responses API, whose clients want every key (RESPONSES 6.5); None when there are none."""
+    """Entries in the shape of the Responses API, whose clients want each key (RESPONSES 6.5); None if there are none."""
     return [
-        _entry(entry) | {"top_logprobs": [_entry(top) for top in entry.get("top_logprobs") or [] if isinstance(top, dict)]}
+        _entry(entry)
+        | {"top_logprobs": [_entry(top) for top in entry.get("top_logprobs") or [] if isinstance(top, dict)]}
         for entry in entries
         if isinstance(entry, dict)
     ] or None
@@ -154,7 +156,10 @@ def annotation(said: Any) -> dict[str, Any] | None:
     if not isinstance(said, dict) or not isinstance(said.get("type"), str):
         return None
     nested = said.get(said["type"])
-    flat = {"type": said["type"], **(nested if isinstance(nested, dict) else {k: v for k, v in said.items() if k != "type"})}
+    flat = {
+        "type": said["type"],
+        **(nested if isinstance(nested, dict) else {k: v for k, v in said.items() if k != "type"}),
+    }
     if flat["type"] != "url_citation":
         return flat
     defaults = {"start_index": 0, "end_index": 0, "title": "", "url": ""}

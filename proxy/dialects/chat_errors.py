@@ -1,4 +1,7 @@
-"""What Chat Completions servers say when they fail -> our errors (RESPONSES 7.3). Every server has its own shape and its own idea of codes."""
+"""What Chat Completions servers say when they fail -> our errors (RESPONSES 7.3).
+
+Every server has its own shape and its own idea of codes.
+"""
 
 import re
 from typing import Any
@@ -12,8 +15,12 @@ _TOO_LONG = re.compile(
     r"|context_length_exceeded|exceed_context_size|input is too long|too many tokens in",
     re.IGNORECASE,
 )
-_QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|credit balance|insufficient credits|billing", re.IGNORECASE)
-_TEMPLATE = re.compile(r"chat template|jinja|roles must alternate|unexpected message role|system message must be", re.IGNORECASE)
+_QUOTA = re.compile(
+    r"insufficient_quota|exceeded your current quota|credit balance|insufficient credits|billing", re.IGNORECASE
+)
+_TEMPLATE = re.compile(
+    r"chat template|jinja|roles must alternate|unexpected message role|system message must be", re.IGNORECASE
+)
 _MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 _FIELDS = {  # our name for a field of theirs, by which a 400 is translated; the longer names first
     "response_format": "text.format",
@@ -53,7 +60,7 @@ def refusal(status: int, body: bytes, content_type: str, retry_after: str | None
         said = understand(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         said = Said()
-        if "html" not in content_type.lower() and not body.lstrip()[:1] == b"<":
+        if "html" not in content_type.lower() and body.lstrip()[:1] != b"<":
             said.message = _short(body.decode("utf-8", "replace"))
     return error(status, said, seconds(retry_after))
 
@@ -70,9 +77,7 @@ def understand(value: Any) -> Said:
         return Said()
     said = Said(message=_message(value), type=_str(value.get("type") or value.get("status") or value.get("error_type")))
     code = value.get("code")
-    if isinstance(code, int | float) and not isinstance(code, bool):
-        said.number = int(code)
-    elif isinstance(code, str) and code.isdecimal():
+    if (isinstance(code, int | float) and not isinstance(code, bool)) or (isinstance(code, str) and code.isdecimal()):
         said.number = int(code)
     elif isinstance(code, str) and code:
         said.code = code
@@ -83,21 +88,29 @@ def understand(value: Any) -> Said:
 def error(status: int, said: Said, retry_after: float | None = None) -> ProxyError:
     """The table of RESPONSES 7.3. status: of the answer, or what stands for it when the error came within a stream."""
     text = f"{said.message} {said.type} {said.code or ''}"
-    if status in (402,) or (status in (429, 403) and _QUOTA.search(text)):
+    if status == 402 or (status in (429, 403) and _QUOTA.search(text)):
         return Refused(
             said.message or "The upstream says that its quota is used up.",
-            code="insufficient_quota", type="insufficient_quota", status=429, should_retry=False, retry_after=retry_after or _AGAIN,
+            code="insufficient_quota",
+            type="insufficient_quota",
+            status=429,
+            should_retry=False,
+            retry_after=retry_after or _AGAIN,
         )
     if status in (401, 403):
         # Never 401, since the client's own key is fine, and never the upstream's words, which may quote its key.
-        return Refused("The upstream refused the proxy's credentials: upstream authentication failed.", code="server_error")
+        return Refused(
+            "The upstream refused the proxy's credentials: upstream authentication failed.", code="server_error"
+        )
     if status == 429:
         return _overloaded(said, retry_after or _AGAIN)
     if status in (400, 404, 413, 422) or (status == 500 and (_TEMPLATE.search(text) or _TOO_LONG.search(text))):
         return _bad_request(status, said, text)
     if status in (409, 425, 503, 529):
         return Overloaded(
-            said.message or f"The upstream is overloaded (status {status}).", code="server_is_overloaded", retry_after=retry_after or _AGAIN
+            said.message or f"The upstream is overloaded (status {status}).",
+            code="server_is_overloaded",
+            retry_after=retry_after or _AGAIN,
         )
     if status in (408, 504):
         return Failed(said.message or f"The upstream timed out (status {status}).", code="server_error", status=504)
@@ -117,7 +130,10 @@ def in_stream(value: Any) -> UpstreamError | RequestError:
 
 
 def seconds(retry_after: str | None) -> float | None:
-    """The header Retry-After as seconds; None when it is absent, a date or nonsense. A date needs a clock, and this is pure."""
+    """The header Retry-After as seconds; None when it is absent, a date or nonsense.
+
+    A date needs a clock, and this is pure.
+    """
     try:
         value = float(retry_after or "")
     except ValueError:
@@ -131,7 +147,9 @@ def _status_of(said: Said) -> int:
     if _TOO_LONG.search(f"{text} {said.message}"):
         return 400
     for words, status in (
-        (("quota",), 402), (("rate_limit", "too_many", "resource_exhausted"), 429), (("overloaded", "unavailable"), 503),
+        (("quota",), 402),
+        (("rate_limit", "too_many", "resource_exhausted"), 429),
+        (("overloaded", "unavailable"), 503),
         (("invalid_request", "badrequest", "bad request", "invalid_argument", "validation"), 400),
     ):
         if any(word in text for word in words):
@@ -148,7 +166,9 @@ def _bad_request(status: int, said: Said, text: str) -> ProxyError:
     if status == 404:
         if _MODEL.search(text):
             return RequestError(message, code="model_not_found", param="model")
-        return Refused(f"The upstream knows no such URL: is the base URL right? It said: {message}", code="server_error")
+        return Refused(
+            f"The upstream knows no such URL: is the base URL right? It said: {message}", code="server_error"
+        )
     if status == 500:
         return RequestError(message, code="invalid_prompt", param="input")
     return RequestError(message, code=said.code, param=_param(said))
@@ -187,13 +207,17 @@ def _message(value: dict[str, Any]) -> str:
 def _line(line: Any) -> str:
     if not isinstance(line, dict):
         return str(line)
-    where = ".".join(str(step) for step in line.get("loc", []) if step != "body") if isinstance(line.get("loc"), list) else ""
+    where = (
+        ".".join(str(step) for step in line.get("loc", []) if step != "body")
+        if isinstance(line.get("loc"), list)
+        else ""
+    )
     return f"{where}: {line.get('msg', '')}" if where else _str(line.get("msg")) or _json(line)
 
 
 def _short(text: str) -> str:
     """Without stack traces, and not endless."""
-    text = text.split("Traceback (most recent call last)")[0].strip()
+    text = text.split("Traceback (most recent call last)", maxsplit=1)[0].strip()
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 

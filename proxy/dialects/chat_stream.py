@@ -1,4 +1,7 @@
-"""The answer of a Chat Completions server -> deltas, at any cut of the bytes. Decides nothing about what the client sees."""
+"""The answer of a Chat Completions server -> deltas, at any cut of the bytes.
+
+Decides nothing about what the client sees.
+"""
 
 from typing import Any
 
@@ -48,30 +51,37 @@ class ChatDecoder:
         deltas: list[Delta] = []
         if not self._begun:
             self._sniff(data)
-        if self._body is not None:
-            self._collect(data)
-        elif not self.done and self.failure is None:
+        if (body := self._body) is not None:
+            self._collect(body, data)
+        elif not self._over():
             for payload in self._splitter.feed(data):
                 self._take(payload, deltas)
             if self._splitter.overflow:
-                self._fail(Broken(f"The upstream sent an event of more than {self._limit} bytes.", code="server_error"), deltas)
+                self._fail(
+                    Broken(f"The upstream sent an event of more than {self._limit} bytes.", code="server_error"), deltas
+                )
         return deltas
 
     def close(self) -> list[Delta]:
         deltas: list[Delta] = []
-        if self.done or self.failure is not None:
-            return deltas
-        for payload in self._whole() if self._body is not None else self._splitter.close():
-            self._take(payload, deltas)
-        if self.done or self.failure is not None:
+        if not self._over():
+            for payload in self._whole() if self._body is not None else self._splitter.close():
+                self._take(payload, deltas)
+        if self._over():
             return deltas
         if self._finish is not None or (self._eof_completes and self._seen):
             self._end(deltas)
         elif self._seen:
-            self._fail(Broken("The upstream's stream ended early: it closed without a finish_reason.", code="server_error"), deltas)
+            self._fail(
+                Broken("The upstream's stream ended early: it closed without a finish_reason.", code="server_error"),
+                deltas,
+            )
         else:  # llama-cpp-python answers a prompt that is too long so
             self._fail(Broken("The upstream answered with an empty stream.", code="server_error"), deltas)
         return deltas
+
+    def _over(self) -> bool:
+        return self.done or self.failure is not None
 
     # -- an answer that is no stream
 
@@ -82,12 +92,13 @@ class ChatDecoder:
             if first in b"{[":
                 self._body = []
 
-    def _collect(self, data: bytes) -> None:
-        assert self._body is not None
-        self._body.append(data)
+    def _collect(self, body: list[bytes], data: bytes) -> None:
+        if self.failure is not None:
+            return
+        body.append(data)
         self._size += len(data)
-        if self._size > self._limit and self.failure is None:
-            self._body.clear()
+        if self._size > self._limit:
+            body.clear()
             self.failure = Broken(f"The upstream sent a body of more than {self._limit} bytes.", code="server_error")
 
     def _whole(self) -> list[bytes]:
@@ -104,7 +115,7 @@ class ChatDecoder:
     # -- payloads
 
     def _take(self, payload: bytes, deltas: list[Delta]) -> None:
-        if self.done or self.failure is not None:
+        if self._over():
             return
         try:
             chunk = decode(payload)
@@ -142,7 +153,10 @@ class ChatDecoder:
         if text.startswith('{"error"'):  # transformers serve writes its errors without escaping
             self._fail(chat_errors.in_stream(text.removeprefix('{"error"').strip(' :"}')), deltas)
         else:
-            self._fail(Broken(f"The upstream sent what is no chunk of a chat completion: {text[:200]}", code="server_error"), deltas)
+            self._fail(
+                Broken(f"The upstream sent what is no chunk of a chat completion: {text[:200]}", code="server_error"),
+                deltas,
+            )
         return None
 
     def _choice(self, choice: Choice, deltas: list[Delta]) -> None:
@@ -151,12 +165,12 @@ class ChatDecoder:
         delta = choice.delta or choice.message
         if delta is not None:
             content = delta.content
-            if content and content.__class__ is str and choice.logprobs is None and self._think is None:
-                if delta.reasoning_content or delta.reasoning or delta.reasoning_details or delta.thinking_blocks:
-                    self._thought(delta, deltas)
-                deltas.append(Text(content))  # type: ignore[arg-type]
-            else:
+            if delta.reasoning_content or delta.reasoning or delta.reasoning_details or delta.thinking_blocks:
                 self._thought(delta, deltas)
+            if isinstance(content, str) and choice.logprobs is None and self._think is None:
+                if content:
+                    deltas.append(Text(content))
+            else:
                 self._content(content, choice, deltas)
             if delta.refusal:
                 self._refused = True
@@ -165,7 +179,11 @@ class ChatDecoder:
                 self._annotate(delta.annotations, deltas)
             if delta.tool_calls or delta.function_call:
                 self._call(delta, deltas)
-            if delta.audio is not None and isinstance(delta.audio, dict) and isinstance(delta.audio.get("transcript"), str):
+            if (
+                delta.audio is not None
+                and isinstance(delta.audio, dict)
+                and isinstance(delta.audio.get("transcript"), str)
+            ):
                 deltas.append(Text(delta.audio["transcript"]))
         if choice.finish_reason:
             self._finish_with(choice.finish_reason, deltas)
@@ -177,7 +195,9 @@ class ChatDecoder:
     def _thought(self, delta: chat_chunk.Delta, deltas: list[Delta]) -> None:
         """One of the fields: servers that send two say the same in both (RESPONSES 4.3.2)."""
         details = [d for d in delta.reasoning_details or () if isinstance(d, dict)]
-        summary = "".join(d["summary"] for d in details if d.get("type") == "reasoning.summary" and isinstance(d.get("summary"), str))
+        summary = "".join(
+            d["summary"] for d in details if d.get("type") == "reasoning.summary" and isinstance(d.get("summary"), str)
+        )
         if summary:
             deltas.append(Summary(summary))
             return
@@ -227,7 +247,7 @@ class ChatDecoder:
             deltas.append(self._calls.delta(ToolCall(index=0, function=delta.function_call)))
 
     _legacy = False
-    """Calls come as function_call; llama-cpp-python sends such a twin beside every tool call, which is of no interest."""
+    """Calls come as function_call. llama-cpp-python sends such a twin beside each tool call: of no interest."""
 
     def _let_go(self, deltas: list[Delta]) -> None:
         if self._think is not None:
@@ -257,7 +277,9 @@ class ChatDecoder:
                 self._fail(chat_errors.in_stream(groq.error), deltas)
         if chunk.error:
             self._fail(chat_errors.in_stream({"error": chunk.error}), deltas)
-        elif chunk.choices is None and (chunk.object == "error" or chunk.detail or chunk.message):  # older vLLM, FastAPI
+        elif chunk.choices is None and (
+            chunk.object == "error" or chunk.detail or chunk.message
+        ):  # older vLLM, FastAPI
             self._fail(chat_errors.in_stream({"message": chunk.message, "detail": chunk.detail}), deltas)
 
     def _end(self, deltas: list[Delta]) -> None:

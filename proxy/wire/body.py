@@ -41,6 +41,12 @@ class StreamOptions(Struct, gc=False):
     include_obfuscation: bool | None = None
 
 
+class PromptCacheOptions(Struct, gc=False):
+    mode: str | None = None
+    ttl: str | None = None
+    prewarm: bool | None = None
+
+
 class Body(Struct, gc=False, forbid_unknown_fields=True):
     model: str | None = None
     input: str | list[Raw] | None = None
@@ -69,7 +75,7 @@ class Body(Struct, gc=False, forbid_unknown_fields=True):
     safety_identifier: str | None = None
     service_tier: str | None = None
     prompt_cache_retention: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_options: PromptCacheOptions | None = None
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
     background: bool | None = None

@@ -138,7 +138,7 @@ def _check_supported(body: Body) -> None:
             raise unsupported(name, reason)
     if body.generate is False:
         raise unsupported("generate", "It belongs to the WebSocket.")
-    if body.prompt_cache_options and body.prompt_cache_options.get("prewarm"):
+    if body.prompt_cache_options and body.prompt_cache_options.prewarm:
         raise unsupported("prompt_cache_options.prewarm", "This server can't read a prompt without answering it.")
     for name, program in (body.access_programs or {}).items():
         if program not in (None, "standard"):

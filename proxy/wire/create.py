@@ -1,10 +1,10 @@
 """POST /v1/responses: the request, and what of it every snapshot of the response repeats."""
 
-from operator import attrgetter
 from typing import Any
 
 from msgspec import Raw
 from msgspec.json import Encoder
+from msgspec.structs import asdict
 
 from proxy.wire.body import Body, Text, decode_body
 from proxy.wire.bounds import check_body, decode_schema
@@ -23,6 +23,7 @@ class Create(Body, kw_only=True):
     unknown: the fields that the API does not know, by name.
     """
 
+    model: str
     items: list[Item]
     functions: list[Function]
     choice: Choice
@@ -40,7 +41,6 @@ class Create(Body, kw_only=True):
         return (self.reasoning.summary or self.reasoning.generate_summary) if self.reasoning else None
 
 
-_sent = attrgetter(*Body.__struct_fields__)
 _encode = Encoder().encode
 
 
@@ -53,13 +53,14 @@ def decode_create(data: bytes, *, strict: bool = False) -> Create:
     try:
         body, unknown = decode_body(data, strict=strict)
         check_body(body)
+        assert body.input is not None
         schema = decode_schema(body.text)
-        items = decode_input(body.input or [])
+        items = decode_input(body.input)
         functions = decode_tools(body.tools or [])
         choice = choose(body.tool_choice, functions)
     except RecursionError:
         raise unreadable("it is nested too deeply") from None
-    return Create(*_sent(body), items=items, functions=functions, choice=choice, schema=schema, unknown=unknown)
+    return Create(**asdict(body), items=items, functions=functions, choice=choice, schema=schema, unknown=unknown)
 
 
 def echo(create: Create) -> bytes:
@@ -94,8 +95,8 @@ def echo(create: Create) -> bytes:
         "user": create.user,
         "metadata": _or(create.metadata, {}),
     }
-    if create.prompt_cache_options is not None:
-        fields["prompt_cache_options"] = {name: create.prompt_cache_options.get(name) for name in ("mode", "ttl")}
+    if cache := create.prompt_cache_options:
+        fields["prompt_cache_options"] = {"mode": cache.mode, "ttl": cache.ttl}
     return _encode(fields)[1:-1]
 
 

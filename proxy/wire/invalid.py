@@ -25,7 +25,7 @@ _KINDS = {
 """What JSON calls the types that msgspec and Python name."""
 
 _MISMATCH = re.compile(r"Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`")
-_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*?)(?:\[\.\.\.\][^`]*)?`$")  # [...] is any key of a dict
 
 
 def unreadable(reason: str) -> RequestError:
@@ -112,7 +112,7 @@ def mismatch(error: ValidationError, within: str = "") -> RequestError:
     text = str(error)
     found = _PATH.search(text)
     path = found["path"] if found else ""
-    param = f"{within}.{path}" if within and path and path[0] != "[" else within + path
+    param = f"{within}.{path}" if within and path else within or path
     types = _MISMATCH.match(text)
     if types is None:
         reason = _PATH.sub("", text)

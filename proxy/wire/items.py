@@ -1,7 +1,7 @@
 """Items and content parts of the Responses API as clients send them.
 
-Lenient: every optional field may be absent or null, fields that are not listed are skipped, `type` may be missing on messages.
-The table ITEMS says which struct an item type is decoded with.
+Lenient: every optional field may be absent or null, fields that are not listed are skipped, `type` may be missing on
+messages. The table ITEMS says which struct an item type is decoded with.
 """
 
 from typing import Any

@@ -26,8 +26,9 @@ def frames(events: Iterable[Event]) -> bytes:
 class Splitter:
     """The bytes of an event stream -> the payloads of its events.
 
-    Takes LF, CRLF and CR, `data:` with and without a space, data over several lines, comments, other fields, a byte order mark, a missing
-    last blank line. A line that is a JSON object without `data:` is a payload of its own: some servers write their errors so.
+    Takes LF, CRLF and CR, `data:` with and without a space, data over several lines, comments, other fields, a byte
+    order mark, a missing last blank line. A line that is a JSON object without `data:` is a payload of its own: some
+    servers write their errors so.
 
     overflow: an event has grown past `limit` bytes; what comes after it is not looked at.
     """
@@ -37,7 +38,9 @@ class Splitter:
     def __init__(self, limit: int) -> None:
         self.overflow = False
         self._limit = limit
-        self._partial: list[bytes] = []  # a line so far, joined once its end has come: no quadratic copying (pitfall 68)
+        self._partial: list[
+            bytes
+        ] = []  # a line so far, joined once its end has come: no quadratic copying (pitfall 68)
         self._data: list[bytes] = []  # the data lines of an event so far
         self._size = 0  # bytes in both
         self._start = True

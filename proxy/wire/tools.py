@@ -155,17 +155,20 @@ def _mode(mode: str | None) -> str:
 def _allowed(tools: list[ToolName] | None, functions: list[Function]) -> list[Function]:
     if not tools:
         raise missing("tool_choice.tools")
-    allowed = []
+    names = set()
     for index, tool in enumerate(tools):
         param = f"tool_choice.tools[{index}]"
+        if tool.type is None:
+            raise missing(f"{param}.type")
         if tool.type != "function":
-            raise _unsupported(f"{param}.type", tool.type, "'function'") if tool.type else missing(f"{param}.type")
-        allowed.append(_named(tool.name, functions, f"{param}.name"))
-    return allowed
+            raise _unsupported(f"{param}.type", tool.type, "'function'")
+        names.add(_named(tool.name, functions, f"{param}.name").name)
+    return [function for function in functions if function.name in names]
 
 
 def _unsupported(param: str, kind: str, supported: str) -> RequestError:
-    return unsupported(param, f"A tool choice of type '{short(kind)}' is not supported. Supported types are: {supported}.")
+    reason = f"A tool choice of type '{short(kind)}' is not supported. Supported types are: {supported}."
+    return unsupported(param, reason)
 
 
 def _impossible(message: str) -> RequestError:

@@ -1,0 +1,49 @@
+"""The turns of one response: READ THIS FIRST.
+
+A turn's deltas are pulled from the upstream, the translator makes events of them, whoever pulls here sends them on.
+Nothing is queued: a consumer that does not pull stops the upstream. A consumer that leaves (aclose, cancellation)
+closes the upstream's connection.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from proxy.core.translator import Translator
+from proxy.core.turn import Turn
+from proxy.errors import ProxyError, internal
+from proxy.upstream import Deltas
+from proxy.wire.events import Event
+
+log = logging.getLogger(__name__)
+
+Events = AsyncGenerator[list[Event], None]
+"""Non-empty batches, one for each read of the upstream; always used inside aclosing()."""
+
+
+async def run(turn: Turn, translator: Translator, ask: Callable[[Turn], Deltas]) -> Events:
+    """The events of one response, the terminal one last.
+
+    Raises ProxyError only before the first event, when the client can still be told by an HTTP status.
+    """
+    try:
+        async with aclosing(ask(turn)) as answer:
+            async for deltas in answer:
+                events = translator.feed(deltas)
+                if translator.turn_over:
+                    events += translator.finish()
+                if events:
+                    yield events
+    except ProxyError as error:
+        if not translator.started:
+            raise
+        if events := translator.fail(error):
+            yield events
+    except Exception as error:
+        log.exception("response %s failed by a bug", translator.id)
+        if not translator.started:
+            raise internal() from error
+        if events := translator.fail(internal()):
+            yield events
+    if not translator.ended:
+        yield translator.fail(internal())

@@ -1,0 +1,293 @@
+"""The endpoints over HTTP: statuses, headers, and a line in the log for each request."""
+
+import asyncio
+import logging
+import secrets
+import string
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from proxy.errors import ProxyError, RequestError, internal
+from proxy.service import Running, Service
+from proxy.sinks import EventStream, Pace, Stopping, collect
+from proxy.trace import Trace
+from proxy.wire.create import decode_create
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("proxy.access")
+log_bodies = logging.getLogger("proxy.bodies")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_SAFE = set(string.ascii_letters + string.digits + "_.-")
+
+
+class Line(Struct):
+    """One line of the access log: how a request went, for people (text) and machines (fields).
+
+    status: HTTP. ended: the terminal status, or why there is none: client_closed, client_stalled, error.
+    first: seconds to the first event of an item. bytes: sent to the client. input, output: tokens.
+    """
+
+    method: str
+    path: str
+    id: str
+    status: int = 0
+    ended: str = ""
+    model: str | None = None
+    route: str | None = None
+    upstream: str | None = None
+    attempts: int | None = None
+    input: int | None = None
+    output: int | None = None
+    first: float | None = None
+    duration: float = 0
+    bytes: int | None = None
+    error: str | None = None
+    client_id: str | None = None
+    dropped: list[str] = []
+    ignored: list[str] = []
+
+
+class Server:
+    """The HTTP endpoints of one Service.
+
+    strict: unknown fields of a request are refused. body_limit: bytes.
+    """
+
+    def __init__(
+        self, service: Service, pace: Pace, *, strict: bool = False, body_limit: int = 64 * 1024 * 1024
+    ) -> None:
+        self.service = service
+        self.pace = pace
+        self.strict = strict
+        self.stopping = Stopping()
+        self.open: set[asyncio.Task[object]] = set()  # the tasks of responses under way
+        self.app = web.Application(client_max_size=body_limit, middlewares=[self._guard])
+        self.app.add_routes(
+            [
+                web.post("/v1/responses", self._create),
+                web.get("/v1/models", self._models, allow_head=False),
+                web.get("/v1/models/{id:.+}", self._model, allow_head=False),
+                web.get("/health", self._health, allow_head=False),
+                web.get("/ready", self._ready, allow_head=False),
+            ]
+        )
+
+    async def stop(self, patience: float) -> None:
+        """Let the open responses finish for `patience` seconds, then end them with `response.failed`."""
+        if self.open:
+            log.info("waiting up to %g s for %d open responses", patience, len(self.open))
+            await asyncio.wait(self.open, timeout=patience)
+        self.stopping.now = True
+        for task in self.open:
+            task.cancel()
+        if self.open:
+            await asyncio.wait(self.open, timeout=5)
+
+    # -- around every request
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Ids, errors as envelopes, the line in the log."""
+        began = time.perf_counter()
+        line = Line(request.method, request.path, _request_id(request.headers.get("X-Request-Id")))
+        line.client_id = request.headers.get("X-Client-Request-Id")
+        request["line"], request["began"] = line, began
+        try:
+            try:
+                response = await handler(request)
+            except web.HTTPException as error:
+                response = self._refuse(request, _envelope_of(request, error, self.app._client_max_size))
+            except ProxyError as error:
+                response = self._refuse(request, error)
+            except (asyncio.CancelledError, ConnectionError):
+                line.ended = line.ended or "client_closed"
+                raise
+            except Exception:
+                log.exception("%s %s (%s) failed by a bug", request.method, request.path, line.id)
+                response = self._refuse(request, internal())
+            line.status = response.status
+            return response
+        finally:
+            line.duration = time.perf_counter() - began
+            _write(line)
+
+    def _refuse(self, request: web.Request, error: ProxyError) -> web.Response:
+        line = request["line"]
+        line.ended, line.error = line.ended or "error", error.message
+        headers = self._headers(request)
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(max(1, round(error.retry_after)))
+            headers["retry-after-ms"] = str(round(error.retry_after * 1000))
+        if error.should_retry is not None:
+            headers["x-should-retry"] = str(error.should_retry).lower()
+        body = msgspec.json.encode({"error": error.detail()})
+        return web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
+
+    def _headers(self, request: web.Request) -> dict[str, str]:
+        milliseconds = round((time.perf_counter() - request["began"]) * 1000)
+        return {
+            "x-request-id": request["line"].id,
+            "openai-processing-ms": str(milliseconds),
+            "openai-version": "2020-10-01",
+        }
+
+    # -- the endpoints
+
+    async def _create(self, request: web.Request) -> web.StreamResponse:
+        line: Line = request["line"]
+        body = await _json_body(request)
+        if log_bodies.isEnabledFor(logging.INFO):
+            log_bodies.info("%s from the client: %s", line.id, body.decode("utf-8", "replace"))
+        create = decode_create(body, strict=self.strict)
+        trace = Trace(line.id, request.headers, request.headers.get("Authorization", ""))
+        running = self.service.create(create, trace)
+        task = asyncio.current_task()
+        assert task is not None
+        self.open.add(task)
+        try:
+            if create.stream:
+                return await self._stream(request, running, trace)
+            final = await collect(running, self.stopping)
+            headers = self._headers(request) | _warnings(trace)
+            line.bytes = len(final)
+            return web.Response(body=final, headers=headers, content_type="application/json")
+        finally:
+            self.open.discard(task)
+            _note(line, running, trace)
+
+    async def _stream(self, request: web.Request, running: Running, trace: Trace) -> web.StreamResponse:
+        line: Line = request["line"]
+        stream = EventStream(running, self.pace, lambda: self._headers(request) | _warnings(trace))
+        try:
+            await stream.run(request, self.stopping)
+        finally:
+            line.bytes = stream.written
+            line.first = stream.first_after
+            line.status = stream.status
+            if stream.stalled:
+                line.ended = "client_stalled"
+        return stream
+
+    async def _models(self, request: web.Request) -> web.Response:
+        models = [_model(name) for name in await self.service.router.models()]
+        return web.json_response({"object": "list", "data": models}, headers=self._headers(request))
+
+    async def _model(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        if name not in await self.service.router.models():
+            raise RequestError(f"The model {name!r} does not exist.", status=404, code="model_not_found", param="model")
+        return web.json_response(_model(name), headers=self._headers(request))
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"}, headers=self._headers(request))
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        if self.stopping.now or not await self.service.router.ready():
+            raise ProxyError("No upstream is available.", status=503, code="server_is_overloaded", retry_after=1)
+        return web.json_response({"status": "ready"}, headers=self._headers(request))
+
+
+async def _json_body(request: web.Request) -> bytes:
+    kind = request.content_type
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise RequestError(
+            f"Unsupported content type: {kind!r}. Send the request body as 'application/json'.",
+            status=415,
+            code="unsupported_content_type",
+        )
+    return await request.read()
+
+
+def _request_id(given: str | None) -> str:
+    """The client's own id if it is a plain one, else a new one."""
+    if given and len(given) <= 128 and _SAFE.issuperset(given):
+        return given
+    return "req_" + secrets.token_hex(16)
+
+
+def _warnings(trace: Trace) -> dict[str, str]:
+    """Headers that name what was left out: nothing is dropped silently."""
+    headers = {}
+    if dropped := trace.unknown + trace.dropped:
+        names = ("".join(c if c in _SAFE or c in "[]" else "_" for c in name[:64]) for name in dropped[:32])
+        headers["x-dropped-parameters"] = ", ".join(names)
+    if trace.ignored:
+        headers["x-ignored-items"] = str(len(trace.ignored))
+    return headers
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "proxy"}
+
+
+def _envelope_of(request: web.Request, error: web.HTTPException, limit: float) -> ProxyError:
+    """aiohttp's own refusals in the API's shape (RESPONSES 1.2, 7.2)."""
+    where = f"{request.method} {request.path}"
+    match error.status:
+        case 404:
+            return RequestError(f"Unknown request URL: {where}.", status=404, code="unknown_url")
+        case 405:
+            allowed = error.headers.get("Allow", "")
+            return RequestError(
+                f"Not allowed: {where}. Allowed methods: {allowed}.", status=405, code="method_not_supported"
+            )
+        case 413:
+            return RequestError(
+                f"The request body is larger than the {limit} bytes allowed.", status=413, code="request_too_large"
+            )
+    return RequestError(error.reason or "bad request", status=error.status)
+
+
+def _note(line: Line, running: Running, trace: Trace) -> None:
+    translator = running.translator
+    line.model, line.route, line.upstream, line.attempts = trace.model, trace.route, trace.upstream, trace.attempts
+    line.dropped, line.ignored = trace.unknown + trace.dropped, trace.ignored
+    line.input, line.output = translator.tokens
+    if translator.ended:
+        line.ended = translator.status
+        line.error = translator.error.message if translator.error else None
+    for note in translator.notes:
+        log.info("%s: %s", line.id, note)
+
+
+def _write(line: Line) -> None:
+    if not access.isEnabledFor(logging.INFO):
+        return
+    access.info("%s", _Text(line), extra={"fields": line})
+
+
+class _Text:
+    """The line for people, made only when it is written."""
+
+    __slots__ = ("_line",)
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def __str__(self) -> str:
+        line = self._line
+        words = [line.method, line.path, str(line.status), line.ended]
+        if line.model is not None:
+            words += [
+                f"model={line.model}",
+                f"route={line.route}",
+                f"upstream={line.upstream}",
+                f"tokens={line.input}/{line.output}",
+            ]
+        if line.first is not None:
+            words.append(f"first={line.first:.3f}s")
+        words.append(f"time={line.duration:.3f}s")
+        optional = {
+            "bytes": line.bytes,
+            "dropped": line.dropped,
+            "ignored": line.ignored,
+            "client": line.client_id,
+            "error": line.error,
+        }
+        words += [f"{name}={value}" for name, value in optional.items() if value]
+        return " ".join((*filter(None, words), line.id))

@@ -1,0 +1,179 @@
+"""What drains an event stream: into SSE, or into one JSON body."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+
+from aiohttp import web
+from aiohttp_sse import EventSourceResponse
+from msgspec import Struct
+
+from proxy import tasks
+from proxy.core.translator import Translator
+from proxy.errors import ProxyError, Shutdown
+from proxy.run import Events
+from proxy.service import Running
+from proxy.wire.events import Event
+from proxy.wire.sse import COMMENT, DONE, frames
+
+log = logging.getLogger(__name__)
+
+BUFFER = 32 * 1024  # bytes that wait for a slow client before nothing more is pulled
+
+
+class Pace(Struct, frozen=True):
+    """Times of a stream, in seconds. See config.Stream."""
+
+    accept_wait: float = 10
+    keep_alive: float = 15
+    progress: float = 120
+    send_timeout: float = 120
+    done: bool = True
+
+
+class Stopping:
+    """Whether open streams have to end now, because the proxy does."""
+
+    now = False
+
+
+async def collect(running: Running, stopping: Stopping) -> bytes:
+    """The final response as JSON. Raises ProxyError when it failed: without a stream, a failure is a status."""
+    translator = running.translator
+    try:
+        async with aclosing(running.events) as events:
+            async for _ in events:
+                pass
+    except asyncio.CancelledError:
+        if stopping.now and _uncancel():
+            raise Shutdown from None
+        raise
+    if translator.error is not None:
+        raise translator.error
+    return translator.response
+
+
+class EventStream(EventSourceResponse):
+    """The response of one stream: begins it in time, breathes while nothing happens, drops a client that takes
+    nothing.
+
+    headers: asked for when the stream begins, since they tell what the upstream could not be told.
+
+    written: bytes of frames. first_after: seconds until the first event of an item left, or None. stalled: the client
+    was dropped.
+    """
+
+    def __init__(self, running: Running, pace: Pace, headers: Callable[[], Mapping[str, str]]) -> None:
+        # sep: LF, as OpenAI sends it. The library's own frames are never used, only its connection care.
+        super().__init__(
+            sep="\n", allow_all_methods=True, send_timeout=pace.send_timeout, ping_interval=pace.keep_alive
+        )
+        self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
+        self._more_headers = headers
+        self.translator: Translator = running.translator
+        self.pace = pace
+        self.written = 0
+        self.first_after: float | None = None
+        self.stalled = False
+        self._events: Events = running.events
+        self._loop = asyncio.get_running_loop()
+        self._opening: asyncio.Task[None] | None = None
+        self._began = self._wrote_at = self._event_at = self._loop.time()
+        self._writing_since: float | None = None
+
+    async def run(self, request: web.Request, stopping: Stopping) -> None:
+        """Send the whole stream.
+
+        Raises ProxyError if it fails before the 200, ConnectionError if the client has gone.
+        """
+        early = self._loop.call_later(self.pace.accept_wait, self._open_early, request)
+        try:
+            async with aclosing(self._events) as events:
+                async for batch in events:
+                    if self._opening is not None:
+                        await self._opening
+                    elif not self.prepared:
+                        early.cancel()
+                        await self._open(request)
+                    await self._send(batch)
+        except asyncio.CancelledError:
+            if not stopping.now or self.stalled or not _uncancel():
+                raise
+            await self._end(Shutdown())
+        finally:
+            early.cancel()
+            if self.prepared:
+                self.stop_streaming()
+        await self.write_eof()
+
+    async def _end(self, error: ProxyError) -> None:
+        if not self.prepared:
+            raise error
+        if events := self.translator.fail(error):
+            await self._send(events)
+
+    def _open_early(self, request: web.Request) -> None:
+        """The upstream has not answered for so long that the client has to hear something (pitfall 80)."""
+        if not self.prepared:
+            self._opening = tasks.spawn(self._open(request, begin=True), "open a stream early")
+
+    async def _open(self, request: web.Request, *, begin: bool = False) -> None:
+        assert request.transport is not None
+        request.transport.set_write_buffer_limits(high=BUFFER)
+        self.headers.extend(self._more_headers())
+        await self.prepare(request)
+        if begin and (events := self.translator.start()):
+            await self._send(events)
+
+    async def _send(self, events: list[Event]) -> None:
+        """All events of one batch in one write."""
+        data = frames(events)
+        if self.translator.ended and self.pace.done:
+            data += DONE
+        now = self._loop.time()
+        if self.first_after is None and events[-1].seq > 1:
+            self.first_after = now - self._began
+        self.written += len(data)
+        self._writing_since = self._wrote_at = self._event_at = now
+        await self.write(data)
+        self._writing_since = None
+
+    async def _ping(self) -> None:
+        """Run by the library from prepare() to the end: here, one timer that looks at the time of the last write.
+
+        A comment after `keep_alive` without a write, `response.in_progress` after `progress` without an event; and the
+        end of a client that has not taken a write within `send_timeout`.
+        """
+        pace = self.pace
+        while True:
+            now = self._loop.time()
+            if self._writing_since is not None and now - self._writing_since >= pace.send_timeout:
+                self._drop()
+                return
+            if self._writing_since is None and now - self._event_at >= pace.progress:
+                self._event_at = self._wrote_at = now
+                await self._breathe(frames(self.translator.progress()))
+            elif self._writing_since is None and now - self._wrote_at >= pace.keep_alive:
+                self._wrote_at = now
+                await self._breathe(COMMENT)
+            due = (self._wrote_at + pace.keep_alive, self._event_at + pace.progress, now + pace.send_timeout)
+            await asyncio.sleep(max(0.001, min(due) - now))
+
+    async def _breathe(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self.pace.send_timeout):
+                await self.write(data)
+        except TimeoutError:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.stalled = True
+        if self._req is not None and self._req.transport is not None:
+            self._req.transport.abort()
+
+
+def _uncancel() -> bool:
+    """Take back the cancellation of this task; the end of the stream is still to be sent."""
+    task = asyncio.current_task()
+    return task is not None and task.uncancel() == 0
