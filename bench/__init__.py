@@ -1,1 +1,1 @@
-"""The benchmark: what a stream, a token and a request cost, through this proxy, a bare pass-through and other gateways."""
+"""What a stream, a token and a request cost: through this proxy, a bare pass-through and other gateways."""

@@ -24,8 +24,10 @@ class Api:
     def request(self, prompt: str) -> bytes:
         content = prompt if self.field == "input" else [{"role": "user", "content": prompt}]
         body = json.dumps({"model": "m", self.field: content, "stream": True}).encode()
-        head = f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        return head.encode() + body
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        )
+        return f"{head}\r\n\r\n".encode() + body
 
 
 CHAT = Api("/v1/chat/completions", "messages", b'"delta":{"content":', b"[DONE]")
@@ -71,6 +73,10 @@ class Connection(asyncio.Protocol):
         if not self.finished.done():
             self.finished.set_exception(WrongStreamError(why))
 
+    def raise_failure(self) -> None:
+        if self.finished.done():
+            self.finished.result()
+
     def close(self) -> None:
         self.finished.cancel()
         self.transport.abort()
@@ -92,7 +98,8 @@ class Connection(asyncio.Protocol):
     def check(self, count: int) -> None:
         events = [event for event in self.last if b"[DONE]" not in event or self.api.end == b"[DONE]"]
         if self.deltas != count or not events or self.api.end not in events[-1]:
-            raise WrongStreamError(f"{self.deltas} deltas instead of {count}, or a wrong end: {self.last}")
+            ends = [event[:200] for event in self.last]
+            raise WrongStreamError(f"{self.deltas} deltas instead of {count}, or a wrong end: {ends}")
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()

@@ -10,7 +10,7 @@ FLOOR, JUDGED = "passthrough", "proxy"
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. A goal is a ratio to the floor when `relative`, else a value; `at_least`: more is better."""
+    """One line of the table. A goal is a ratio to the floor if `relative`, else a value; `at_least`: more is better."""
 
     key: str
     label: str
@@ -90,8 +90,6 @@ def missed(results: Results) -> list[str]:
         if not figure.reached(value, figure.must):
             sentences.append(f"{figure.label}: {value:.3g}, must be {figure.goal(figure.must)}")
         for peer, times in (figure.peers or {}).items():
-            if peer in by_target and median(by_target[peer]) < times * median(mine):
-                sentences.append(
-                    f"{figure.label}: {peer} needs only {median(by_target[peer]) / median(mine):.3g}x, must be >= {times:g}x"
-                )
+            if peer in by_target and (found := median(by_target[peer]) / median(mine)) < times:
+                sentences.append(f"{figure.label}: {peer} needs only {found:.3g} times as much, must be >= {times:g}")
     return sentences

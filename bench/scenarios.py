@@ -18,7 +18,7 @@ Figures = dict[str, float]
 GAP = 20
 """ms between the tokens of a paced stream."""
 PATIENCE = 20
-"""Seconds until all stalled streams must stand still."""
+"""Seconds until all streams must have begun, or must stand still."""
 GRACE = 1
 """Seconds after the last token within which it must have arrived to count as delivered."""
 
@@ -73,11 +73,12 @@ async def request(process: Process, load: Load) -> Figures:
 
 async def burst(process: Process, load: Load) -> Figures:
     """Some streams whose tokens come as fast as they are taken."""
-    tokens = round(load.burst_tokens * process.scale)
-    async with connections(process, load.burst_streams) as opened:
+    tokens = load.burst_tokens
+    streams = max(1, round(load.burst_streams * process.scale))
+    async with connections(process, streams) as opened:
         before = process.cpu()
         await asyncio.gather(*(connection.stream(tokens, f"bench burst {tokens} 0") for connection in opened))
-        return {"burst_cpu": (process.cpu() - before) / (tokens * load.burst_streams)}
+        return {"burst_cpu": (process.cpu() - before) / (tokens * streams)}
 
 
 async def paced(process: Process, load: Load) -> Figures:
@@ -101,8 +102,8 @@ async def run_paced(process: Process, load: Load, streams: int) -> Figures:
         await asyncio.wait([connection.finished for connection in opened], timeout=GRACE)
         delivered = sum(connection.deltas - 1 for connection in opened)
         for connection in opened:
+            connection.raise_failure()
             if connection.finished.done():
-                connection.finished.result()
                 connection.check(load.paced_tokens + 1)
         latencies = sorted(chain.from_iterable(connection.latencies for connection in opened)) or [0]
         return {
@@ -119,23 +120,27 @@ async def waiting(process: Process, count: int, tokens: int) -> AsyncIterator[li
     async with connections(process, count) as opened:
         for connection in opened:
             connection.send(f"bench paced {tokens} {GAP}")
-        await process.quiet()
-        begun = sum(connection.deltas for connection in opened)
-        if begun != count:
-            raise WrongStreamError(f"only {begun} of {count} streams have their first token")
+        end = time.monotonic() + PATIENCE
+        while (begun := sum(connection.deltas for connection in opened)) < count:
+            for connection in opened:
+                connection.raise_failure()
+            if time.monotonic() > end:
+                raise WrongStreamError(f"only {begun} of {count} streams have their first token")
+            await process.quiet()
         yield opened
 
 
 async def memory(process: Process, load: Load) -> Figures:
     """Streams that have begun and then say nothing."""
     await request(process, load)
+    count = round(load.idle_streams * process.scale)
     before = process.rss()
-    async with waiting(process, load.idle_streams, 1):
-        return {"stream_memory": (process.rss() - before) / load.idle_streams}
+    async with waiting(process, count, 1):
+        return {"stream_memory": (process.rss() - before) / count}
 
 
 async def stalled(process: Process, load: Load) -> Figures:
-    """Clients that never read in front of an endless upstream: memory at its highest, and the upstreams that stand still."""
+    """Clients that never read in front of an endless upstream: the peak of memory, the upstreams that stand still."""
     await request(process, load)
     before = peak = process.rss()
     with ExitStack() as clients:
@@ -172,3 +177,5 @@ SCENARIOS: dict[str, Scenario] = {
 }
 FRESH = {"memory", "stalled"}
 """These need a process that has not grown yet."""
+STEADY = {"capacity", "memory", "stalled"}
+"""Three rounds of these are enough."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench.client import CHAT, RESPONSES, Api
@@ -18,12 +19,14 @@ from bench.client import CHAT, RESPONSES, Api
 LITELLM_ENV = {
     "LITELLM_LOG": "ERROR",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the internet at its start
-    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # else it does not start; it listens on loopback only
+    # Else it does not start; it listens on loopback only.
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
 }
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers"
 CORES = sorted(os.sched_getaffinity(0))
 PROXY_YAML = """\
+loop: {loop}
 listen: {{port: {port}}}
 upstreams:
   main: {{url: "http://127.0.0.1:{upstream}/v1", profile: vllm}}
@@ -34,7 +37,11 @@ log: {{level: warning}}
 LITELLM_YAML = """\
 model_list:
   - model_name: m
-    litellm_params: {{model: hosted_vllm/m, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none, use_chat_completions_api: true}}
+    litellm_params:
+      model: hosted_vllm/m
+      api_base: http://127.0.0.1:{upstream}/v1
+      api_key: none
+      use_chat_completions_api: true
 """
 
 
@@ -57,7 +64,7 @@ class Process:
         return pids
 
     def cpu(self) -> float:
-        """User and system time of all its processes, in us; the kernel's CPU clock of a process is exact where /proc/PID/stat counts in 10 ms."""
+        """User and system time of all its processes, in us, from their CPU clocks: /proc/PID/stat counts in 10 ms."""
         return sum(time.clock_gettime_ns(~pid << 3 | 2) for pid in self.tree()) / 1000
 
     def rss(self) -> float:
@@ -92,21 +99,38 @@ class Target:
         """Start it on a core of its own, stop it at the end."""
         port = free_port()
         log = folder / f"{self.name}.log"
-        with log.open("wb") as output:
-            popen = subprocess.Popen(
-                self.command(port, upstream, folder),
-                env=os.environ | self.env,
-                cwd=ROOT,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        popen = start(self.command(port, upstream, folder), self.env, log)
         try:
-            os.sched_setaffinity(popen.pid, CORES[-1:])
-            await listening(popen, port, log)
+            if not await listening(popen, port):
+                raise SystemExit(f"{self.name} does not listen on port {port}:\n{tail(log)}")
             yield Process(self.name, self.api, popen, port, self.scale)
         finally:
             stop(popen)
+
+
+def start(command: list[str], env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("wb") as output:
+        popen = subprocess.Popen(
+            command, env=os.environ | env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+    os.sched_setaffinity(popen.pid, CORES[-1:])
+    return popen
+
+
+async def listening(popen: "subprocess.Popen[bytes]", port: int, patience: float = 120) -> bool:
+    end = time.monotonic() + patience
+    while time.monotonic() < end and popen.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
 
 
 def stop(popen: "subprocess.Popen[bytes]") -> None:
@@ -128,18 +152,6 @@ def free_port() -> int:
         return port
 
 
-async def listening(popen: "subprocess.Popen[bytes]", port: int, log: Path, patience: float = 120) -> None:
-    end = time.monotonic() + patience
-    while time.monotonic() < end and popen.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.05)
-        else:
-            return
-    raise SystemExit(f"{log.stem} does not listen on port {port}:\n{log.read_text()[-3000:]}")
-
-
 def upstream(port: int, _: int, folder: Path) -> list[str]:
     return [sys.executable, "-m", "bench.upstream", str(port)]
 
@@ -148,9 +160,9 @@ def passthrough(port: int, upstream: int, folder: Path) -> list[str]:
     return [sys.executable, "-m", "bench.passthrough", str(port), f"http://127.0.0.1:{upstream}/v1"]
 
 
-def proxy(port: int, upstream: int, folder: Path) -> list[str]:
+def proxy(loop: str, port: int, upstream: int, folder: Path) -> list[str]:
     config = folder / f"proxy-{port}.yaml"
-    config.write_text(PROXY_YAML.format(port=port, upstream=upstream))
+    config.write_text(PROXY_YAML.format(loop=loop, port=port, upstream=upstream))
     return [sys.executable, "-m", "proxy", str(config)]
 
 
@@ -176,13 +188,13 @@ def targets(peer: str) -> list[Target]:
     """Everything that can be measured here, the floor first."""
     found = [
         Target("passthrough", CHAT, passthrough),
-        Target("proxy", RESPONSES, proxy, {"PROXY_LOOP": "asyncio"}),
+        Target("proxy", RESPONSES, partial(proxy, "asyncio")),
     ]
     if importlib.util.find_spec("uvloop"):
-        found.append(Target("proxy + uvloop", RESPONSES, proxy, {"PROXY_LOOP": "uvloop"}))
+        found.append(Target("proxy + uvloop", RESPONSES, partial(proxy, "uvloop")))
     if peer == "litellm":
         install_litellm()
-        found.append(Target("litellm", RESPONSES, litellm, LITELLM_ENV, scale=0.05, rounds=1))
+        found.append(Target("litellm", RESPONSES, litellm, LITELLM_ENV, scale=0.1, rounds=1))
     elif peer:
         raise SystemExit(f"PEER={peer}: there is only litellm")
     return found

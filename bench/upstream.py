@@ -2,8 +2,8 @@
 
 The prompt says what to stream: `bench SCENARIO COUNT GAP`.
 - `burst`: COUNT tokens at once.
-- `paced`: one token, silence until somebody asks for `GET /go`, then COUNT tokens, GAP ms apart, each holding the monotonic time in ns at which it
-  was sent.
+- `paced`: one token, silence until somebody asks for `GET /go`, then COUNT tokens, GAP ms apart; each holds the
+  monotonic time in ns at which it was sent.
 - `endless`: tokens for as long as somebody takes them.
 Every event is an HTTP chunk of its own, as engines send them. Any other GET answers the state of the endless streams.
 """

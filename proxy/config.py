@@ -144,7 +144,7 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """As in an upstream, and wins over it; a mapping without `base` changes fields of the upstream's profile."""
 
     reasoning_output: Literal["auto", "content", "summary", "both", "hidden"] = "auto"
-    """Where the model's reasoning goes in a reasoning item; auto: summary if the client asks for one, or else content."""
+    """Where in a reasoning item the model's reasoning goes; auto: summary if the client asks for one, else content."""
 
 
 class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -242,7 +242,7 @@ def _complete(config: Config, data: Any) -> Config:
     """The default route, and each upstream with all its timeouts. data: the file, known to fit the Structs."""
     upstreams = {}
     for name, upstream in config.upstreams.items():
-        given = {key: getattr(upstream.timeouts, key) for key in (data["upstreams"][name] or {}).get("timeouts") or {}}
+        given = {key: getattr(upstream.timeouts, key) for key in data["upstreams"][name].get("timeouts") or {}}
         timeouts = structs.replace(config.timeouts, **given)
         upstreams[name] = structs.replace(upstream, url=upstream.url.rstrip("/"), timeouts=timeouts)
     routes = config.routes or [Route(model="*", upstreams=list(upstreams))]
@@ -308,14 +308,15 @@ def _check_header_name(name: str, path: str) -> None:
 
 
 def _dialect(name: str, path: str) -> Dialect:
-    try:
-        module = dialects.load(name)
-    except (ModuleNotFoundError, ValueError):
-        module = None
-    if not hasattr(module, "encode") or not hasattr(module, "PROFILES"):
-        names = [each.name for each in iter_modules(dialects.__path__)]
-        raise unknown(path, "dialect", name, (each for each in names if hasattr(dialects.load(each), "PROFILES")))
-    return module
+    modules = [each.name for each in iter_modules(dialects.__path__)]
+    if name not in modules or not _speaks(name):
+        raise unknown(path, "dialect", name, filter(_speaks, modules))
+    return dialects.load(name)
+
+
+def _speaks(name: str) -> bool:
+    """A module of that room is a dialect, and not a part of one, when it has profiles."""
+    return hasattr(dialects.load(name), "encode") and hasattr(dialects.load(name), "PROFILES")
 
 
 def _check_profile(choice: ProfileChoice, dialect: Dialect, path: str) -> None:

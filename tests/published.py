@@ -101,17 +101,19 @@ def _typed_code(event: Json) -> Json:
 
 def _renamed(event: Json) -> Json:
     """The event in Open Responses' words, where this proxy chose OpenAI's."""
+    renamed: Json = _reworded(event)
+    return renamed | {"type": RENAMED.get(event["type"], event["type"])}
 
-    def reword(value: Any) -> Any:
-        if isinstance(value, list):
-            return [reword(inner) for inner in value]
-        if not isinstance(value, dict):
-            return value
-        # OpenAI's wire has null here until the item is done.
-        return {key: reword(inner) for key, inner in value.items() if (key, inner) != ("encrypted_content", None)}
 
-    reworded: Json = reword(event)
-    return reworded | {"type": RENAMED.get(event["type"], event["type"])}
+def _reworded(value: Any) -> Any:
+    """Without a null that OpenAI has in reasoning items; the schema of a format is null, as the document wants it."""
+    if isinstance(value, list):
+        return [_reworded(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    schema = {"schema": None} if value.get("type") == "json_schema" else {}
+    kept = {key: inner for key, inner in value.items() if (key, inner) != ("encrypted_content", None)}
+    return {key: _reworded(inner) for key, inner in (kept | schema).items()}
 
 
 def _has_unknown_item(event: Json) -> bool:

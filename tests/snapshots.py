@@ -7,11 +7,40 @@ Json = dict[str, Any]
 
 
 KEYS = {
-    "id", "object", "created_at", "completed_at", "status", "error", "incomplete_details", "model", "output",
-    "usage", "instructions", "previous_response_id", "tools", "tool_choice", "parallel_tool_calls",
-    "temperature", "top_p", "presence_penalty", "frequency_penalty", "top_logprobs", "max_output_tokens",
-    "max_tool_calls", "text", "reasoning", "truncation", "store", "background", "service_tier", "metadata",
-    "safety_identifier", "prompt_cache_key", "user", "prompt_cache_retention", "moderation",
+    "id",
+    "object",
+    "created_at",
+    "completed_at",
+    "status",
+    "error",
+    "incomplete_details",
+    "model",
+    "output",
+    "usage",
+    "instructions",
+    "previous_response_id",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "top_logprobs",
+    "max_output_tokens",
+    "max_tool_calls",
+    "text",
+    "reasoning",
+    "truncation",
+    "store",
+    "background",
+    "service_tier",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+    "user",
+    "prompt_cache_retention",
+    "moderation",
 }
 CHANGING = {"status", "output", "usage", "error", "incomplete_details", "completed_at", "service_tier"}
 TERMINAL = {
@@ -89,5 +118,3 @@ def _usage(usage: Json | None, status: str) -> None:
         must(type(tokens) is int and tokens >= 0, f"tokens that are no integer: {usage}")
     must(len(usage) == 5, f"usage has the keys {sorted(usage)}")
     must(total == read + output and cached <= read and reasoning <= output, f"usage does not add up: {usage}")
-
-

@@ -74,9 +74,7 @@ def message() -> list[Json]:
         event("content_part.added", "msg_1", 1, content_index=0, part=TEXT),
         event("output_text.delta", "msg_1", 1, content_index=0, delta="Hi", logprobs=[LOGPROB]),
         event("output_text.delta", "msg_1", 1, content_index=0, delta="!", logprobs=[]),
-        event(
-            "output_text.annotation.added", "msg_1", 1, content_index=0, annotation_index=0, annotation=CITATION
-        ),
+        event("output_text.annotation.added", "msg_1", 1, content_index=0, annotation_index=0, annotation=CITATION),
         event("output_text.done", "msg_1", 1, content_index=0, text="Hi!", logprobs=[LOGPROB]),
         event("content_part.done", "msg_1", 1, content_index=0, part=whole),
         item("done", 1, **head, content=[whole], status="completed"),

@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from tests.upstream import CLOSE, CUT, GONE, Forever, Head, Raw, Script, Upstream, answer, replay, sse, text
 
@@ -69,14 +70,15 @@ async def test_every_byte_is_the_scripts() -> None:
     reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
     async with Upstream([Raw(reply)], [Head(framing="close"), b"a", b"b"]) as upstream:
         for expected in (reply, b"ab"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", int(upstream.url.split(":")[2].split("/")[0]))
+            reader, writer = await asyncio.open_connection("127.0.0.1", URL(upstream.url).port)
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
             assert (await reader.read()).endswith(expected)
             writer.close()
 
 
 async def test_a_recorded_answer_is_replayed() -> None:
-    recorded = b"HTTP/1.1 200 OK\nserver: uvicorn\ntransfer-encoding: chunked\n\n" + b"".join(sse({"choices": []}))
+    head = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ntransfer-encoding: chunked\r\n\r\n"
+    recorded = head + b"".join(sse({"choices": []}))
     async with Upstream(replay(recorded)) as upstream, aiohttp.request("POST", upstream.url) as got:
         assert got.headers["server"] == "uvicorn"
         assert await got.read() == b'data: {"choices":[]}\n\ndata: [DONE]\n\n'

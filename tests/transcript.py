@@ -1,17 +1,18 @@
-"""Transcripts: a request, what is sent upstream for it, the upstream's bytes and the events that come of them, as readable text.
+"""Transcripts: a request, what is sent upstream for it, the bytes of the answer and the events that come of them.
 
 A file begins with a sentence that says what is true in it. Then come sections:
 
     -- request --   the body of POST /v1/responses
     -- profile --   a profile's name, and fields that differ from it as JSON; without this section it is generic
     -- sent --      the body that goes upstream
+    -- dropped --   parameters that this upstream can't be told, if there are any
     -- upstream --  the bytes of the answer, with or without status line and headers
     -- events --    one event a line; or the error, when the upstream refused
     -- notes --     what goes into the log, if anything does
 
-In the upstream section ✂ is the boundary between two reads, ␍ a carriage return, ⟨e2 82⟩ are bytes that are no UTF-8 text, and ¬ at the
-end of a line takes its line feed away. In the events `response` shows only what changed: the first one against SNAPSHOT, later ones against
-the first; finished items are named by their ids.
+In the upstream section ✂ is the boundary between two reads, ␍ a carriage return, ⟨e2 82⟩ are bytes that are no UTF-8
+text, and ¬ at the end of a line takes its line feed away. In the events `response` shows only what changed: the first
+one against SNAPSHOT, later ones against the first; finished items are named by their ids.
 """
 
 import json
@@ -27,7 +28,7 @@ import msgspec
 
 from proxy.core.deltas import Accepted
 from proxy.core.profile import Profile
-from proxy.core.translator import Translator
+from proxy.core.translator import Shown, Translator
 from proxy.core.turn import first_turn
 from proxy.dialects import chat
 from proxy.errors import ProxyError
@@ -117,11 +118,13 @@ class Transcript:
         profile = _profile(sections.get("profile", "generic"))
         return cls(about, sections["request"].encode(), profile, status, headers, reads, sections)
 
-    def sent(self) -> str:
-        """The body that goes upstream, a line for each of its fields."""
+    def sent(self) -> tuple[str, str]:
+        """The body that goes upstream, a line for each of its fields, and what is not in it, a line for each."""
         create = decode_create(self.request)
-        body = json.loads(chat.encode(first_turn(create, model=create.model or "", extra={}), self.profile))
-        return "{" + ",\n ".join(f"{dump(name)}:{dump(value)}" for name, value in body.items()) + "}\n"
+        turn = first_turn(create, model=create.model or "", extra={})
+        body = json.loads(chat.encode(turn, self.profile))
+        fields = ",\n ".join(f"{dump(name)}:{dump(value)}" for name, value in body.items())
+        return "{" + fields + "}\n", "".join(f"{name}\n" for name in turn.dropped)
 
     def play(self, reads: Sequence[bytes]) -> Outcome:
         """The answer in these reads, through decoder and translator, as a run does it."""
@@ -131,7 +134,7 @@ class Transcript:
         create = decode_create(self.request)
         turn = first_turn(create, model=create.model or "", extra={})
         taken = {item.call_id for item in create.items if isinstance(item, FunctionCall) and item.call_id}
-        shown = "summary" if create.summary else "content"
+        shown: Shown = "summary" if create.summary else "content"
         translator = Translator(
             echo(create), names(), count(1).__next__, reasoning=shown, taken=taken, tier=create.tier
         )
@@ -141,11 +144,11 @@ class Transcript:
         """Writes down what comes out now in the place of what was expected."""
         outcome = self.play(self.reads)
         given = {name: self.sections[name] for name in ("request", "profile", "upstream") if name in self.sections}
-        written = given | {"sent": self.sent(), "events": show(outcome)}
-        if outcome.notes:
-            written["notes"] = "".join(f"{note}\n" for note in outcome.notes)
-        order = ("request", "profile", "sent", "upstream", "events", "notes")
-        body = "".join(f"-- {name} --\n{written[name]}" for name in order if name in written)
+        notes = "".join(f"{note}\n" for note in outcome.notes)
+        sent, dropped = self.sent()
+        written = given | {"sent": sent, "dropped": dropped, "events": show(outcome), "notes": notes}
+        order = ("request", "profile", "sent", "dropped", "upstream", "events", "notes")
+        body = "".join(f"-- {name} --\n{written[name]}" for name in order if written.get(name) or name == "upstream")
         path.write_text(self.about + body, "utf-8")
 
 

@@ -16,6 +16,7 @@ A script that plays to its end ends the body and keeps the connection, unless th
 
 import asyncio
 import json
+import re
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -111,8 +112,8 @@ def answer(status: int, body: Any, **headers: str) -> list[Step]:
 
 def replay(capture: bytes) -> list[Step]:
     """A recorded answer: status line, headers, blank line, body. Chunked again, one chunk an event, if it was."""
-    head, _, body = capture.partition(b"\n\n")
-    status, *lines = head.decode().split("\n")
+    head, body = re.split(rb"\r?\n\r?\n", capture, maxsplit=1)
+    status, *lines = head.decode().splitlines()
     pairs = (line.split(":", 1) for line in lines)
     headers = {name.strip().lower(): value.strip() for name, value in pairs}
     chunked = headers.pop("transfer-encoding", "") == "chunked"

@@ -17,7 +17,7 @@ _MIME = {"pdf": "application/pdf", "txt": "text/plain", "csv": "text/csv", "json
 """Ending of the file name -> media type, for files that come as bare base64."""
 
 
-class UnsayableError(RequestError):
+class Unsayable(RequestError):
     """A part that this upstream can't be given. field: which field of the part is to blame."""
 
     def __init__(self, part: Part, field: str, message: str, code: str = "unsupported_value") -> None:
@@ -56,7 +56,7 @@ def _part(part: Part, profile: Profile) -> dict[str, Any]:
         case "input_video" | "video_url":
             return _video(part, profile)
     message = f"Content parts of type '{part.type}' can't be sent to this upstream."
-    raise UnsayableError(part, "type", message, "invalid_value")
+    raise Unsayable(part, "type", message, "invalid_value")
 
 
 def _url(value: Any) -> str | None:
@@ -76,12 +76,12 @@ def _image(part: Part) -> dict[str, Any]:
     return {"type": "image_url", "image_url": image}
 
 
-def _not_here(part: Part, field: str, expected: str) -> UnsayableError:
+def _not_here(part: Part, field: str, expected: str) -> Unsayable:
     """The part has not got what its kind needs."""
     if part.file_id:
-        return UnsayableError(part, "file_id", f"Files can't be had by id here ('{part.file_id}'). Send {expected}.")
+        return Unsayable(part, "file_id", f"Files can't be had by id here ('{part.file_id}'). Send {expected}.")
     code = "missing_required_parameter"
-    return UnsayableError(part, field, f"A content part of type '{part.type}' lacks '{field}'. Send {expected}.", code)
+    return Unsayable(part, field, f"A content part of type '{part.type}' lacks '{field}'. Send {expected}.", code)
 
 
 def _audio(part: Part) -> dict[str, Any]:
@@ -93,9 +93,7 @@ def _audio(part: Part) -> dict[str, Any]:
 
 def _video(part: Part, profile: Profile) -> dict[str, Any]:
     if not profile.video:
-        raise UnsayableError(
-            part, "type", "This upstream takes no video. It takes text and, if the model does, images."
-        )
+        raise Unsayable(part, "type", "This upstream takes no video. It takes text and, if the model does, images.")
     url = _url(part.video_url)
     if url is None:
         raise _not_here(part, "video_url", "a video as video_url (a URL or a data URL)")
@@ -106,7 +104,7 @@ def _file(part: Part, profile: Profile) -> dict[str, Any]:
     if not part.file_data:
         if part.file_url and not part.file_id:
             message = "Files are not fetched from a URL here. Send the file as file_data (base64 or a data URL)."
-            raise UnsayableError(part, "file_url", message)
+            raise Unsayable(part, "file_url", message)
         raise _not_here(part, "file_data", "the file as file_data (base64 or a data URL)")
     if profile.files == "inline_text":
         return {"type": "text", "text": _inlined(part, part.file_data)}
@@ -130,7 +128,7 @@ def _inlined(part: Part, data: str) -> str:
         return f"File: {name}\n{raw.decode('utf-8-sig')}"
     except ValueError:
         message = f"The file '{name}' is no text in UTF-8. This upstream can be given text files only."
-        raise UnsayableError(part, "file_data", message) from None
+        raise Unsayable(part, "file_data", message) from None
 
 
 def _bytes(part: Part, data: str) -> bytes:
@@ -143,4 +141,4 @@ def _bytes(part: Part, data: str) -> bytes:
         return b64decode("".join(data.split()), validate=True)
     except (NotBase64, ValueError):
         message = f"The file_data of '{part.filename}' is no base64. Send base64, or a data URL."
-        raise UnsayableError(part, "file_data", message, "invalid_base64") from None
+        raise Unsayable(part, "file_data", message, "invalid_base64") from None

@@ -13,7 +13,7 @@ from proxy.core.history import build
 from proxy.core.profile import Profile
 from proxy.core.turn import Format, Options, Turn
 from proxy.dialects.chat_messages import lower_steps
-from proxy.dialects.chat_parts import UnsayableError
+from proxy.dialects.chat_parts import Unsayable
 from proxy.errors import RequestError
 from proxy.wire.items import Function, Item, Message, Part
 
@@ -36,7 +36,7 @@ def encode(turn: Turn, profile: Profile) -> bytes:
     turn.dropped.clear()
     try:
         messages = lower_steps(history.steps, _instructions(turn, profile), profile)
-    except UnsayableError as error:
+    except Unsayable as error:
         error.param = _place(turn.items, error.part, error.field)
         raise
     body: dict[str, Any] = {"model": turn.model, "messages": messages, "stream": True}

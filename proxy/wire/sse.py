@@ -1,7 +1,6 @@
 """Server-sent events: frames out, payloads in, at any cut of the bytes."""
 
 from collections.abc import Iterable
-from functools import cache
 
 from proxy.wire.events import Event
 
@@ -10,17 +9,20 @@ DONE = b"data: [DONE]\n\n"
 BOM = b"\xef\xbb\xbf"
 
 
-@cache
-def _head(type: bytes) -> bytes:
-    return b"event: " + type + b"\ndata: "
+class _Heads(dict[bytes, bytes]):
+    """Event type -> what stands before its data."""
+
+    def __missing__(self, type: bytes) -> bytes:
+        head = self[type] = b"event: " + type + b"\ndata: "
+        return head
+
+
+_HEADS = _Heads()
 
 
 def frames(events: Iterable[Event]) -> bytes:
     """Events as SSE frames, for one write: a client's parser may lose what is split before its blank line."""
-    pieces: list[bytes] = []
-    for event in events:
-        pieces += (_head(event.type), event.data, b"\n\n")
-    return b"".join(pieces)
+    return b"".join([piece for event in events for piece in (_HEADS[event.type], event.data, b"\n\n")])
 
 
 class Splitter:
@@ -50,6 +52,20 @@ class Splitter:
         """The payloads that this block completes, in order."""
         if self._start or self._after_cr or b"\r" in block:
             block = self._with_plain_ends(block)
+        begin = block.find(b"\n\n") + 2 if self._partial or self._data else 0
+        end = block.rfind(b"\n\n") + 2
+        if 1 < end <= self._limit and begin != 1 and begin < end and block.startswith(b"data: ", begin):
+            # Nearly always: whole events of one line each. Taken apart by one split.
+            payloads = block[begin + 6 : end - 2].split(b"\n\ndata: ")
+            if block.count(b"\n", begin, end) == 2 * len(payloads):
+                if begin:
+                    payloads[:0] = self._feed_lines(block[:begin])
+                if end < len(block):
+                    payloads += self._feed_lines(block[end:])
+                return payloads
+        return self._feed_lines(block)
+
+    def _feed_lines(self, block: bytes) -> list[bytes]:
         lines = block.split(b"\n")
         rest = lines.pop()
         if lines and self._partial:
