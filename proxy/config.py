@@ -315,8 +315,8 @@ def _dialect(name: str, path: str) -> Dialect:
 
 
 def _speaks(name: str) -> bool:
-    """A module of that room is a dialect, and not a part of one, when it has profiles."""
-    return hasattr(dialects.load(name), "encode") and hasattr(dialects.load(name), "PROFILES")
+    """Whether the module is a dialect, and not a part of one."""
+    return all(hasattr(dialects.load(name), word) for word in ("encode", "decoder", "PROFILES"))
 
 
 def _check_profile(choice: ProfileChoice, dialect: Dialect, path: str) -> None:

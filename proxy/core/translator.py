@@ -275,6 +275,7 @@ class Translator:
             self._logprobs = []
         if not text:
             self._logprobs = logprobs or []
+            self._live_class = None  # the next delta takes them with it
             return
         item = self._text
         if item is None or item.type != kind.item:
@@ -334,8 +335,8 @@ class Translator:
         elif (text := self._text) is not None:
             if self.reasoning == "both" and text.type == "reasoning":
                 self._repeat_as_summary(text, status, events)
-            elif text.part is not None and text.part.kind is OUTPUT_TEXT:
-                text.part.logprobs += self._logprobs
+            elif self._logprobs and text.part is not None and text.part.kind is OUTPUT_TEXT:
+                text.write(OUTPUT_TEXT, "", self._logprobs, events)  # of an end-of-text token, which has no text
                 self._logprobs = []
             self._output.append(text.close(status, events))
             self._text = None

@@ -9,15 +9,22 @@ from proxy.dialects.chat_chunk import ToolCall
 
 
 class Known:
-    """A call that has been seen. ends: the last visible character of its arguments so far."""
+    """A call that has been seen. pieces: of its arguments so far."""
 
-    __slots__ = ("ends", "id", "name", "number")
+    __slots__ = ("id", "name", "number", "pieces")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.id = ""
         self.name = ""
-        self.ends = ""
+        self.pieces: list[str] = []
+
+    def is_whole(self) -> bool:
+        """Whether the arguments so far are a JSON object."""
+        try:
+            return isinstance(msgspec.json.decode("".join(self.pieces)), dict)
+        except (msgspec.DecodeError, RecursionError):
+            return False
 
 
 class Calls:
@@ -35,43 +42,45 @@ class Calls:
 
     def delta(self, piece: ToolCall) -> Call:
         """The piece under its call's number."""
-        function = piece.function
         given = str(piece.id) if piece.id is not None else ""
-        name = (function and function.name) or ""
-        arguments = _text(function.arguments) if function else ""
+        name = (piece.function and piece.function.name) or ""
+        arguments = _text(piece.function.arguments) if piece.function else ""
         call = self._find(piece.index, given, name, arguments)
         call.id = call.id or given
         call.name = call.name or name
-        call.ends = arguments.rstrip()[-1:] or call.ends
+        call.pieces.append(arguments)
         self._last = call
         return Call(call.number, given, name, arguments)
 
-    def _find(self, index: int | None, id: str, name: str, arguments: str) -> Known:
+    def _find(self, index: int | None, given: str, name: str, arguments: str) -> Known:
         call = self._last if index is None else self._by_index.get(index)
-        if call is not None and not _is_another(call, id, name, arguments):
+        if call is not None and not _is_another(call, given, name, arguments):
             return call
-        call = next((known for known in self._all if id and known.id == id), None) or self._new()
+        if call is not None and given and given != call.id:  # one index for all: the id tells them apart
+            call = next((known for known in self._all if known.id == given), None)
+        else:
+            call = None
+        if call is None:
+            call = Known(len(self._all))
+            self._all.append(call)
         if index is not None:
             self._by_index[index] = call
         return call
 
-    def _new(self) -> Known:
-        call = Known(len(self._all))
-        self._all.append(call)
-        return call
 
-
-def _is_another(call: Known, id: str, name: str, arguments: str) -> bool:
+def _is_another(call: Known, given: str, name: str, arguments: str) -> bool:
     """Whether a piece under the number of a known call begins another one.
 
-    A different id does. Without ids, a name does when it is another one, or when the known call is whole and arguments
-    begin anew; the same name over and over is a repeat.
+    A different id does. Else a name does when it is another one without an id, or when the known call is whole and
+    arguments begin anew (OpenRouter); the same name over and over is a repeat.
     """
-    if id and call.id:
-        return id != call.id
+    if given and call.id and given != call.id:
+        return True
     if not name or not call.name:
         return False
-    return name != call.name or (not id and call.ends == "}" and arguments.lstrip().startswith("{"))
+    if name != call.name and not given:
+        return True
+    return arguments.lstrip().startswith("{") and call.is_whole()
 
 
 def _text(arguments: Any) -> str:

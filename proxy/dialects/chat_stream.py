@@ -66,7 +66,7 @@ class ChatDecoder:
         deltas: list[Delta] = []
         if not self._over():
             for payload in self._whole() if self._body is not None else self._splitter.close():
-                self._take(payload, deltas)
+                self._take(payload, deltas, last=True)
         if self._over():
             return deltas
         if self._finish is not None or (self._eof_completes and self._seen):
@@ -114,7 +114,7 @@ class ChatDecoder:
 
     # -- payloads
 
-    def _take(self, payload: bytes, deltas: list[Delta]) -> None:
+    def _take(self, payload: bytes, deltas: list[Delta], *, last: bool = False) -> None:
         if self._over():
             return
         try:
@@ -123,7 +123,7 @@ class ChatDecoder:
             if len(payload) < 16 and payload.strip() == b"[DONE]":  # pitfall 65
                 self._take_done(deltas)
                 return
-            maybe = self._take_odd(payload, deltas)
+            maybe = self._take_odd(payload, deltas, last=last)
             if maybe is None:
                 return
             chunk = maybe
@@ -143,20 +143,18 @@ class ChatDecoder:
             self.notes.append("the upstream sent [DONE] without a finish_reason")
         self._end(deltas)
 
-    def _take_odd(self, payload: bytes, deltas: list[Delta]) -> Chunk | None:
+    def _take_odd(self, payload: bytes, deltas: list[Delta], *, last: bool) -> Chunk | None:
         try:
             return decode_leniently(payload)
         except (msgspec.DecodeError, RecursionError, ValueError):
             text = payload.decode("utf-8", "replace").strip()
-        if not text:
-            return None
         if text.startswith('{"error"'):  # transformers serve writes its errors without escaping
             self._fail(chat_errors.in_stream(text.removeprefix('{"error"').strip(' :"}')), deltas)
-        else:
-            self._fail(
-                Broken(f"The upstream sent what is no chunk of a chat completion: {text[:200]}", code="server_error"),
-                deltas,
-            )
+        elif last and self._seen:  # cut off within its frame: what came before it counts
+            self.notes.append("the upstream's stream ended within an event")
+        elif text:
+            what = f"The upstream sent what is no chunk of a chat completion: {text[:200]}"
+            self._fail(Broken(what, code="server_error"), deltas)
         return None
 
     def _choice(self, choice: Choice, deltas: list[Delta]) -> None:
@@ -185,12 +183,12 @@ class ChatDecoder:
                 and isinstance(delta.audio.get("transcript"), str)
             ):
                 deltas.append(Text(delta.audio["transcript"]))
+        if choice.error:
+            self._fail(chat_errors.in_stream(choice.error), deltas)
         if choice.finish_reason:
             self._finish_with(choice.finish_reason, deltas)
         if choice.usage is not None:
             self._usage = chat_chunk.usage(choice.usage) or self._usage
-        if choice.error:
-            self._fail(chat_errors.in_stream(choice.error), deltas)
 
     def _thought(self, delta: chat_chunk.Delta, deltas: list[Delta]) -> None:
         """One of the fields: servers that send two say the same in both (RESPONSES 4.3.2)."""

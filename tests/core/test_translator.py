@@ -6,7 +6,7 @@ from itertools import count, pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.core.deltas import (
@@ -79,6 +79,8 @@ def respond(deltas: list[Delta], **options: Any) -> dict[str, Any]:
 
 
 @given(DELTAS, SHOWN, st.sampled_from(["end", "finish", "fail", "cancel"]))
+@example([Call(0, "", "", ""), Call(1, "", "a", "")], "content", "end")
+@example([Text("Hi"), Text("", [LOGPROB]), Text("!")], "content", "finish")
 def test_any_deltas_make_a_well_formed_stream(deltas: list[Delta], shown: Shown, end: str) -> None:
     it = translator(reasoning=shown)
     events = it.feed([Accepted("u"), *deltas])

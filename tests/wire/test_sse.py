@@ -12,7 +12,7 @@ from tests.checker import parse_sse
 
 LIMIT = 1 << 20
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
-PAYLOADS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1).map(str.encode)
+LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1).map(str.encode)
 PIECES = [b"data:", b"data: ", b"data: 1\n\n", b"\n", b"\n\n", b"\r", b"\r\n", b":", b"{", b"}", b"12345678", BOM]
 SCRAPS = st.lists(st.sampled_from(PIECES) | st.binary()).map(b"".join)
 NOISE = st.sampled_from([b":", b": keep-alive", b"event: message", b"id: 7", b"retry: 3000", b"unknown", b""])
@@ -37,10 +37,12 @@ def streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
     """A stream in all the ways there are to write one, and the payloads in it."""
     end = draw(LINE_ENDS)
     lines, payloads = [], []
-    for payload in draw(st.lists(PAYLOADS, max_size=5)):
+    for said in draw(st.lists(st.lists(LINES, min_size=1, max_size=2), max_size=5)):
         lines += draw(st.lists(NOISE, max_size=2))
-        lines += [draw(st.sampled_from([b"data:", b"data: "])) + payload, b""]
-        payloads.append(payload.lstrip(b" "))
+        lines += [b"data:" + line for line in said] + [b""]
+        if draw(st.booleans()) and len(said) == 1:
+            lines[-2] = b"data: " + said[0]
+        payloads.append(b"\n".join(said).lstrip(b" "))
     body = end.join(lines) + end * draw(st.integers(0, 2)) if lines else b""
     return draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + body, payloads
 
@@ -96,3 +98,8 @@ def test_frames_are_what_the_strict_parser_takes() -> None:
     event = Event(b"response.created", 0, b'{"type":"response.created","sequence_number":0}')
     body = COMMENT + frames([event, event]) + COMMENT + DONE
     assert parse_sse(body) == [{"type": "response.created", "sequence_number": 0}] * 2
+
+
+def test_a_line_end_may_be_cut_in_two() -> None:
+    body = b"data:a\r\ndata:b\r\n\r\ndata:c\r\n\r\n"
+    assert [split(body, [cut]) for cut in range(len(body))] == [([b"a\nb", b"c"], False)] * len(body)
