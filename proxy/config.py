@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Annotated, Any, Literal, Self
@@ -53,6 +54,8 @@ class ProfileChoice(Struct, frozen=True):
     def from_yaml(cls, value: Any, path: str) -> Self:
         if isinstance(value, str):
             return cls(base=value)
+        if not isinstance(value, dict | None):
+            raise FieldError(path, f"expected the name of a profile, or a mapping, found {sort_of(value)}")
         given = dict(mapping(value, path))
         base = given.pop("base", None)
         if not isinstance(base, str | None):
@@ -104,7 +107,7 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sent as `Authorization: Bearer KEY`; empty: none is sent. Better as ${VARIABLE} than in the file."""
 
     pass_key: bool = False
-    """The client's own Authorization header goes to this upstream. Whoever runs the upstream sees the clients' keys."""
+    """The client's own Authorization header goes to this upstream, instead of `key`: whoever runs it sees that key."""
 
     headers: dict[str, str] = {}
     """Further headers of each request to this upstream."""
@@ -206,6 +209,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain: Annotated[float, Meta(ge=0)] = 30
     """Seconds that open streams have left after SIGTERM or Ctrl-C; then they end with response.failed."""
 
+    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
+    """The event loop; auto: uvloop where it is installed (it takes less CPU), else asyncio."""
+
     strict: bool = False
     """Parameters that an upstream can't be told are refused with a 400, and not dropped and named in a header."""
 
@@ -253,6 +259,8 @@ def _checked(config: Config) -> Config:
     """The same again. Raises FieldError for what only shows when fields are taken together."""
     if not config.upstreams:
         raise FieldError("upstreams", "there must be at least one upstream")
+    if config.loop == "uvloop" and find_spec("uvloop") is None:
+        raise FieldError("loop", "uvloop is not installed; install responses-proxy[fast], or use auto or asyncio")
     for name, upstream in config.upstreams.items():
         path = f"upstreams.{name}"
         _check_url(upstream.url, f"{path}.url")

@@ -199,11 +199,11 @@ async def start(pace: float = PACE) -> Demo:
 
     async def complete(request: web.Request) -> web.StreamResponse:
         try:
-            reply = answer(msgspec.json.decode(await request.read(), type=Request))
-        except msgspec.DecodeError as error:
+            asked = msgspec.json.decode(await request.read(), type=Request)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             detail = {"message": str(error), "type": "invalid_request_error", "param": None, "code": None}
             return web.json_response({"error": detail}, status=400)
-        return await (stream(request, reply, pace) if reply.request.stream else whole(reply))
+        return await stream(request, answer(asked), pace) if asked.stream else whole(answer(asked))
 
     app = web.Application(client_max_size=1 << 30)
     app.router.add_post("/v1/chat/completions", complete)
@@ -220,7 +220,7 @@ async def models(_request: web.Request) -> web.Response:
     return web.json_response({"object": "list", "data": [model]})
 
 
-async def whole(reply: Answer) -> web.Response:
+def whole(reply: Answer) -> web.Response:
     choice = {"index": 0, "message": reply.message(), "logprobs": reply.logprobs(reply.pieces)}
     choices = [choice | {"finish_reason": reply.finish}]
     return web.json_response({**head(reply, "chat.completion"), "choices": choices, "usage": reply.usage()})

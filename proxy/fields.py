@@ -40,7 +40,7 @@ def _read(kind: inspect.Type, value: Any, path: str) -> Any:
         value = _resolve(value, kind, nullable)
     if value is None and nullable:
         return None
-    if reader := READERS.get(type(kind)):
+    if reader := _read_custom if _reads_itself(kind) else READERS.get(type(kind)):
         return reader(kind, value, path)
     if not _fits(kind, value):
         allowed = _expected(kind) + (" or null" if nullable else "")
@@ -55,7 +55,11 @@ def _resolve(variable: Variable, kind: inspect.Type, nullable: bool) -> Any:
     scalar = variable.scalar()
     if scalar is None and nullable:
         return None
-    return str(variable) if isinstance(kind, inspect.StrType | inspect.LiteralType | inspect.CustomType) else scalar
+    return str(variable) if isinstance(kind, inspect.StrType | inspect.LiteralType) or _reads_itself(kind) else scalar
+
+
+def _reads_itself(kind: inspect.Type) -> bool:
+    return hasattr(getattr(kind, "cls", None), "from_yaml")
 
 
 def _read_struct(kind: Any, value: Any, path: str) -> Any:
@@ -103,7 +107,6 @@ READERS: dict[type[inspect.Type], Callable[[Any, Any, str], Any]] = {
     inspect.ListType: _read_list,
     inspect.VarTupleType: _read_list,
     inspect.LiteralType: _read_word,
-    inspect.CustomType: _read_custom,
     inspect.AnyType: _read_any,
 }
 
@@ -153,6 +156,8 @@ def _found(kind: inspect.Type, value: Any) -> str:
     """What stands where something else was expected: its sort where the field may hold a key, or else the value."""
     if isinstance(kind, inspect.StrType):
         return sort_of(value) + (": put it in quotes" if isinstance(value, int | float) else "")
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
     return f"`{value}`" if isinstance(value, str | int | float) else sort_of(value)
 
 

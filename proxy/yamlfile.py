@@ -17,7 +17,7 @@ class FieldError(Exception):
     """Something in the file is not as it should be.
 
     path: the field, as `upstreams.main.timeouts.idle` or `routes[0].model`; "" for the file as a whole.
-    place: line and column, both from 1; () when only the path says where it is.
+    place: line, or line and column, from 1; () when only the path says where it is.
     """
 
     def __init__(self, path: str, message: str, place: tuple[int, ...] = ()) -> None:
@@ -96,7 +96,10 @@ class File:
             for index, item in enumerate(node.value):
                 self._visit(item, f"{path}[{index}]")
         elif isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str" and "$" in node.value:
-            node.value = substitute(node.value, self._env, path)
+            try:
+                node.value = substitute(node.value, self._env)
+            except ValueError as error:
+                raise FieldError(path, str(error), (node.start_mark.line + 1,)) from None
             if isinstance(node.value, Variable):
                 node.value.quoted = node.style in ("'", '"')
 
@@ -115,17 +118,20 @@ class File:
             self._visit(value, name)
 
 
-def substitute(text: str, env: Mapping[str, str], path: str) -> str:
-    """The text with ${NAME} and ${NAME:-default} replaced, the default also for an empty variable, and $$ made $."""
+def substitute(text: str, env: Mapping[str, str]) -> str:
+    """The text with ${NAME} and ${NAME:-default} replaced, the default also for an empty variable, and $$ made $.
+
+    Raises ValueError for a variable that is not set, and for `${` that begins none.
+    """
 
     def value(match: re.Match[str]) -> str:
         if match["dollar"]:
             return "$"
         if match["bad"]:
-            raise FieldError(path, "`${` begins no variable; allowed: ${NAME}, ${NAME:-default}, $${ for a literal ${")
+            raise ValueError("`${` begins no variable; allowed: ${NAME}, ${NAME:-default}, $${ for a literal ${")
         name, default = match["name"], match["default"]
         if name not in env and default is None:
-            raise FieldError(path, f"the variable {name} is not set; set it, or write a default: ${{{name}:-...}}")
+            raise ValueError(f"the variable {name} is not set; set it, or write a default: ${{{name}:-...}}")
         return env.get(name) or default or ""
 
     whole = REFERENCE.fullmatch(text)

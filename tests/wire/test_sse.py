@@ -56,6 +56,7 @@ def test_reads_may_be_cut_anywhere(stream: tuple[bytes, list[bytes]], cuts: list
 @settings(max_examples=300)
 @given(SCRAPS, st.lists(st.integers(0)), st.integers(1, 100))
 @example(b"data: 1\n\n{\n", [1], 9)
+@example(b"data:data:data:data:data:data:\n\ndata: 1\n\n", [12], 29)
 @example(b"data: 123456789\ndata: 123456789\n\ndata: 1\n\n", [20], 20)
 def test_garbage_may_be_cut_anywhere(body: bytes, cuts: list[int], limit: int) -> None:
     assert split(body, cuts, limit) == split(body, (), limit)

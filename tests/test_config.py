@@ -1,0 +1,358 @@
+"""The configuration: what a file means, and what is said about a bad one."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import Config, ConfigError, Route, Timeouts, Upstream, load, resolve_profile
+from proxy.core.profile import Profile
+from proxy.yamlfile import substitute
+
+CONFIGS = Path(__file__).parent.parent / "config"
+MINIMAL = "upstreams: {main: {url: 'http://127.0.0.1:8000/v1'}}\n"
+
+
+def parse(folder: Path, text: str, env: dict[str, str] | None = None) -> Config:
+    file = folder / "proxy.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load(file, env or {})
+
+
+def refusal(folder: Path, text: str, env: dict[str, str] | None = None) -> str:
+    """The one message, with `F` for the file."""
+    with pytest.raises(ConfigError) as caught:
+        parse(folder, text, env)
+    return str(caught.value).replace(str(folder / "proxy.yaml"), "F")
+
+
+def upstream(fields: str) -> str:
+    return f"upstreams:\n  main:\n    url: http://127.0.0.1:8000/v1\n    {fields}\n"
+
+
+def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
+    config = parse(tmp_path, MINIMAL)
+    assert config.listen.host == "127.0.0.1"
+    assert config.listen.port == 8080
+    assert config.upstreams["main"].profile.base == "generic"
+    assert config.limits.body == 64 << 20
+    assert config.timeouts == Timeouts(connect=10, accept=600, idle=300, total=None)
+
+
+def test_without_routes_every_model_goes_to_all_upstreams_in_order(tmp_path: Path) -> None:
+    config = parse(tmp_path, "upstreams: {b: {url: 'demo:'}, a: {url: 'demo:'}}")
+    assert config.routes == [Route(model="*", upstreams=["b", "a"])]
+
+
+def test_an_upstreams_timeouts_replace_the_global_ones_one_by_one(tmp_path: Path) -> None:
+    config = parse(tmp_path, upstream("timeouts: {idle: 5, accept: null}") + "timeouts: {idle: 60, connect: 3}")
+    assert config.upstreams["main"].timeouts == Timeouts(connect=3, accept=None, idle=5, total=None)
+
+
+def test_sections_whose_entries_are_all_commented_out_are_empty(tmp_path: Path) -> None:
+    config = parse(tmp_path, upstream("headers:\n    timeouts:") + "listen:\nroutes:\n")
+    assert config.listen.port == 8080
+    assert config.upstreams["main"].headers == {}
+
+
+def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
+    text = "upstreams:\n  a: &a {url: 'demo:', headers: {x-a: '${A}'}}\n  b: {<<: *a, profile: vllm}"
+    config = parse(tmp_path, text, {"A": "one"})
+    assert config.upstreams["b"].headers == {"x-a": "one"}
+    assert config.upstreams["b"].profile.base == "vllm"
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("512 KiB", 512 << 10), ("64MiB", 64 << 20), ("2 GiB", 2 << 30)])
+def test_sizes_are_bytes_or_have_a_unit(tmp_path: Path, text: str, size: int) -> None:
+    assert parse(tmp_path, MINIMAL + f"limits: {{body: {text}}}").limits.body == size
+
+
+def test_a_slash_at_the_end_of_a_url_makes_no_difference(tmp_path: Path) -> None:
+    config = parse(tmp_path, "upstreams: {main: {url: 'http://127.0.0.1:8000/v1/'}}")
+    assert config.upstreams["main"].url == "http://127.0.0.1:8000/v1"
+
+
+# Profiles
+
+
+def test_a_profile_is_a_name_or_a_base_with_changes(tmp_path: Path) -> None:
+    named = parse(tmp_path, upstream("profile: vllm")).upstreams["main"]
+    changed = parse(tmp_path, upstream("profile: {base: vllm, think_tags: true}")).upstreams["main"]
+    assert resolve_profile(changed) == msgspec.structs.replace(resolve_profile(named), think_tags=True)
+    assert resolve_profile(named) != resolve_profile(Upstream(url="demo:"))
+
+
+def test_a_routes_profile_wins_over_the_upstreams(tmp_path: Path) -> None:
+    route = "routes: [{model: a, upstreams: [main], profile: llamacpp}]"
+    config = parse(tmp_path, upstream("profile: {base: vllm, think_tags: true}") + route)
+    plain = parse(tmp_path, upstream("profile: llamacpp"))
+    assert resolve_profile(config.upstreams["main"], config.routes[0]) == resolve_profile(plain.upstreams["main"])
+
+
+def test_a_routes_profile_without_a_base_changes_the_upstreams(tmp_path: Path) -> None:
+    route = "routes: [{model: a, upstreams: [main], profile: {efforts: [low, high]}}]"
+    config = parse(tmp_path, upstream("profile: vllm") + route)
+    profile = resolve_profile(config.upstreams["main"], config.routes[0])
+    assert profile == msgspec.structs.replace(resolve_profile(config.upstreams["main"]), efforts=("low", "high"))
+
+
+# Variables
+
+
+def test_a_value_that_is_one_variable_becomes_what_its_field_wants(tmp_path: Path) -> None:
+    main = upstream("key: ${KEY}\n    pass_key: ${PASS}\n    timeouts: {idle: '${IDLE}'}")
+    env = {"PORT": "99", "KEY": "0123", "PASS": "true", "IDLE": "null"}
+    config = parse(tmp_path, main + "listen: {port: '${PORT}'}", env)
+    assert config.listen.port == 99
+    assert config.upstreams["main"] == Upstream(
+        url="http://127.0.0.1:8000/v1", key="0123", pass_key=True, timeouts=Timeouts(idle=None)
+    )
+
+
+def test_an_empty_variable_is_empty_text(tmp_path: Path) -> None:
+    assert parse(tmp_path, upstream("key: ${KEY:-}"), {"KEY": ""}).upstreams["main"].key == ""
+
+
+def test_a_default_stands_in_for_a_variable_that_is_not_set_or_empty(tmp_path: Path) -> None:
+    text = MINIMAL + "listen: {host: '${HOST:-::1}'}"
+    assert parse(tmp_path, text).listen.host == "::1"
+    assert parse(tmp_path, text, {"HOST": ""}).listen.host == "::1"
+    assert parse(tmp_path, text, {"HOST": "localhost"}).listen.host == "localhost"
+
+
+def test_variables_are_replaced_within_longer_text(tmp_path: Path) -> None:
+    config = parse(tmp_path, upstream("headers: {x-a: '$$${A}-${B:-b}$'}"), {"A": "a"})
+    assert config.upstreams["main"].headers == {"x-a": "$a-b$"}
+
+
+def test_in_a_body_a_variable_is_a_number_unless_it_has_quotes(tmp_path: Path) -> None:
+    body = "body:\n      top_k: ${K}\n      user: '${K}'\n      list: [1, '${K}']"
+    config = parse(tmp_path, upstream(body), {"K": "20"})
+    assert config.upstreams["main"].body == {"top_k": 20, "user": "20", "list": [1, "20"]}
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", "0x_", "<<", "=", "{a: b}", "- x", "*a", "!x y", "a: b", '"'])
+def test_a_variable_holds_a_value_and_no_yaml(tmp_path: Path, value: str) -> None:
+    config = parse(tmp_path, upstream("body:\n      a: ${A}\n    key: ${A}"), {"A": value})
+    assert config.upstreams["main"].body == {"a": value}
+    assert config.upstreams["main"].key == value
+
+
+@given(st.text() | st.text(alphabet="${}:-A"))
+def test_any_text_can_be_said_with_its_dollars_doubled(text: str) -> None:
+    assert substitute(text.replace("$", "$$"), {"A": "a"}) == text
+
+
+# Refusals: file, line, path, what was found, what is allowed, what was perhaps meant
+
+REFUSALS = {
+    "": "F: upstreams: this field is required and missing",
+    "upstreams: {}": "F:1: upstreams: there must be at least one upstream",
+    "upstreams: {main: {}}": "F:1: upstreams.main.url: this field is required and missing",
+    "[1]": "F:1: expected a mapping, found a list",
+    MINIMAL + "lisen: {}": "F:2: lisen: unknown field `lisen`; did you mean `listen`? Allowed: drain, limits, listen, "
+    "log, loop, routes, stream, strict, timeouts, upstreams.",
+    MINIMAL + "8080: x": "F:2: 8080: names are text, and to YAML this is a number: put it in quotes",
+    upstream("timeouts:\n      idel: 3"): "F:5: upstreams.main.timeouts.idel: unknown field `idel`; "
+    "did you mean `idle`? Allowed: accept, connect, idle, total.",
+    upstream("timeouts: {idle: -1}"): "F:4: upstreams.main.timeouts.idle: expected a number above 0 or null, "
+    "found `-1`",
+    upstream("timeouts: {idle: soon}"): "F:4: upstreams.main.timeouts.idle: expected a number above 0 or null, "
+    "found `soon`",
+    MINIMAL + "drain: .inf": "F:2: drain: expected a number from 0, found `inf`",
+    MINIMAL + "drain:": "F:2: drain: expected a number from 0, found nothing",
+    MINIMAL + "strict: 1": "F:2: strict: expected true or false, found `1`",
+    MINIMAL + "listen: {port: 65536}": "F:2: listen.port: expected a whole number from 0 to 65535, found `65536`",
+    MINIMAL + "listen: {port: true}": "F:2: listen.port: expected a whole number from 0 to 65535, found `true`",
+    MINIMAL + "listen: {host: 1}": "F:2: listen.host: expected text, found a number: put it in quotes",
+    MINIMAL + "log: {format: jsno}": "F:2: log.format: unknown value `jsno`; did you mean `json`? Allowed: json, text.",
+    MINIMAL + "log: {format: 1}": "F:2: log.format: expected one of json, text, found `1`",
+    MINIMAL + "limits: {body: 3 MB}": 'F:2: limits.body: expected a number of bytes above 0, or text such as "64 MiB", '
+    "found `3 MB`",
+    upstream("key: ${NO_KEY}"): "F:4: upstreams.main.key: the variable NO_KEY is not set; set it, or write a default: "
+    "${NO_KEY:-...}",
+    upstream("key: ${1}"): "F:4: upstreams.main.key: `${` begins no variable; allowed: ${NAME}, ${NAME:-default}, "
+    "$${ for a literal ${",
+    upstream("url: x"): "F:4:5: upstreams.main.url: this key is given twice",
+    upstream("headers: [a]"): "F:4: upstreams.main.headers: expected a mapping, found a list",
+    upstream("headers: {'a b': c}"): "F:4: upstreams.main.headers.a b: `a b` is no header name; allowed are letters, "
+    "digits and - _ . among others",
+    upstream("headers: {Content-Length: '3'}"): "F:4: upstreams.main.headers.Content-Length: this header is the "
+    "proxy's own to write",
+    upstream('headers: {a: "b\\nc"}'): "F:4: upstreams.main.headers.a: holds a character that no header can carry, "
+    "perhaps a line feed",
+    upstream("forward_headers: [x-a, Authorization]"): "F:4: upstreams.main.forward_headers[1]: to pass the client's "
+    "key on, set `pass_key: true`",
+    upstream("dialect: chatt"): "F:4: upstreams.main.dialect: unknown dialect `chatt`; did you mean `chat`? "
+    "Allowed: chat.",
+    upstream("dialect: chat_stream"): "F:4: upstreams.main.dialect: unknown dialect `chat_stream`. Allowed: chat.",
+    upstream("profile: {think_tag: true}"): "F:4: upstreams.main.profile.think_tag: unknown field `think_tag`; "
+    "did you mean `think_tags`? Allowed: ",
+    upstream("profile: {think_tags: 3}"): "F:4: upstreams.main.profile.think_tags: expected true or false, found `3`",
+    upstream("profile: {base: vlm, video: true}"): "F:4: upstreams.main.profile.base: unknown profile `vlm`; "
+    "did you mean `vllm`? Allowed: ",
+    upstream("profile: 3"): "F:4: upstreams.main.profile: expected the name of a profile, or a mapping, "
+    "found a number",
+    MINIMAL + "routes: [{model: a, upstreams: [mian]}]": "F:2: routes[0].upstreams[0]: unknown upstream `mian`; "
+    "did you mean `main`? Allowed: main.",
+    MINIMAL + "routes:\n- {model: a, upstreams: []}": "F:3: routes[0].upstreams: expected at least one of main",
+    MINIMAL + "routes: [{upstreams: [main]}]": "F:2: routes[0].model: this field is required and missing",
+    MINIMAL + "routes: [{model: '', upstreams: [main]}]": "F:2: routes[0].model: expected the name of a model, "
+    "or * for all",
+    MINIMAL + "routes: [{model: a, upstreams: [main], profile: ollma}]": "F:2: routes[0].profile: unknown profile "
+    "`ollma`; did you mean `ollama`? Allowed: ",
+    MINIMAL + "routes: {model: a}": "F:2: routes: expected a list, found a mapping",
+}
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_a_bad_file_gets_one_message_that_says_where_what_and_what_else(tmp_path: Path, text: str) -> None:
+    message = refusal(tmp_path, text)
+    assert message == REFUSALS[text] or (REFUSALS[text].endswith(": ") and message.startswith(REFUSALS[text]))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:8000/v1", "ftp://a/v1", "http://a:99999/v1", "http://a b/v1", "http:///v1", "htp://a/v1"],
+)
+def test_a_url_that_cannot_be_asked_is_refused(tmp_path: Path, url: str) -> None:
+    message = refusal(tmp_path, f"upstreams: {{main: {{url: '{url}'}}}}")
+    allowed = "expected http://HOST:PORT/v1, https://HOST/v1 or demo:"
+    assert message == f"F:1: upstreams.main.url: {allowed}, found `{url}`"
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("http://a/v1/chat/completions", "it ends before /chat/completions"),
+        ("http://a/v1/chat/completions/", "it ends before /chat/completions"),
+        ("http://a/v1?b=c", "without ? and #"),
+        ("http://u:hush@a/v1", "a URL holds no password here: use `key` or `headers`"),
+        ("u:hush@a/v1", "expected http://HOST:PORT/v1, https://HOST/v1 or demo:"),
+    ],
+)
+def test_a_url_that_would_not_do_what_was_meant_is_refused(tmp_path: Path, url: str, complaint: str) -> None:
+    message = refusal(tmp_path, f"upstreams: {{main: {{url: '{url}'}}}}")
+    assert message.endswith(complaint)
+    assert "hush" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: [1", "F:2:1: not YAML: "),
+        ("a: 1\nb: c: d", "F:2:5: not YAML: "),
+        ("a: *none", "F:1:4: not YAML: "),
+        ("a: !none x", "F:1:4: not YAML: "),
+        ("a: 1\n---\nb: 2", "F:2:1: not YAML: "),
+        ("a: 1\nb: \x01", "F:2:4: not YAML: "),
+        ("a: 2024-13-45", "F: a value looks like a number or a date and is none"),
+    ],
+)
+def test_what_is_no_yaml_is_shown_by_line_and_column(tmp_path: Path, text: str, place: str) -> None:
+    assert refusal(tmp_path, text).startswith(place)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: can't be read: No such file or directory$"):
+        load(tmp_path / "none.yaml", {})
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+    with pytest.raises(ConfigError, match=r"latin\.yaml: not UTF-8 at byte 3$"):
+        load(tmp_path / "latin.yaml", {})
+
+
+SECRET = "sk-hush"  # what a bad file must not tell
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "key: [sk-hush]",
+        "key: {sk-hush: 1}",
+        'key: "sk-hush\\n"',
+        "key: *sk-hush",
+        "key: !sk-hush",
+        "key: sk-hush: 1",
+        "key: 'sk-hush",
+        "headers: sk-hush",
+        'headers: {authorization: "sk-hush\\x07"}',
+        "body: sk-hush",
+        "timeouts: sk-hush",
+        "profile: {base: [sk-hush]}",
+    ],
+)
+def test_no_message_holds_a_key(tmp_path: Path, fields: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(tmp_path, upstream(fields))
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_no_repr_holds_a_key(tmp_path: Path) -> None:
+    config = parse(tmp_path, upstream("key: sk-hush\n    headers: {x-key: sk-hush}\n    body: {key: sk-hush}"))
+    assert config.upstreams["main"].key == SECRET
+    assert SECRET not in repr(config)
+
+
+# The files that come with the program
+
+
+@pytest.mark.parametrize("name", ["proxy.yaml", "full.yaml"])
+def test_the_files_that_come_with_the_program_load_and_are_the_same(name: str) -> None:
+    config = load(CONFIGS / name, {})
+    assert config.upstreams["main"].url == "demo:"
+    assert config == load(CONFIGS / "proxy.yaml", {})
+
+
+@pytest.mark.parametrize("name", ["proxy.yaml", "full.yaml"])
+def test_the_environment_names_the_endpoint(name: str) -> None:
+    env = {"UPSTREAM": "http://a/v1", "UPSTREAM_KEY": "7", "PROFILE": "vllm", "HOST": "::", "PORT": "1"}
+    config = load(CONFIGS / name, env)
+    main = config.upstreams["main"]
+    assert (main.url, main.key, main.profile.base) == ("http://a/v1", "7", "vllm")
+    assert (config.listen.host, config.listen.port) == ("::", 1)
+
+
+def fields(struct: type[msgspec.Struct]) -> Iterator[tuple[str, Any]]:
+    for field in msgspec.inspect.type_info(struct).fields:  # type: ignore[attr-defined]
+        yield field.name, field.type
+
+
+def missing(kind: Any, data: Any, path: str) -> Iterator[str]:
+    """Fields of the Structs that do not stand in the data."""
+    match kind:
+        case msgspec.inspect.DictType() | msgspec.inspect.ListType():
+            inner = kind.value_type if isinstance(kind, msgspec.inspect.DictType) else kind.item_type
+            for item in data.values() if isinstance(data, dict) else data:
+                yield from missing(inner, item, f"{path}[]")
+        case msgspec.inspect.StructType() if not hasattr(kind.cls, "from_yaml"):
+            for name, inner in fields(kind.cls):
+                if name not in data:
+                    yield f"{path}.{name}"
+                else:
+                    yield from missing(inner, data[name], f"{path}.{name}")
+
+
+def test_full_yaml_has_every_field() -> None:
+    data = yaml.safe_load((CONFIGS / "full.yaml").read_text())
+    assert list(missing(msgspec.inspect.type_info(Config), data, "")) == []
+
+
+def test_every_field_has_its_entry_in_the_manual() -> None:
+    source = (CONFIGS.parent / "proxy" / "config.py").read_text()
+    for struct in (Timeouts, Upstream, Route):
+        for name, _ in fields(struct):
+            assert re.search(rf'^    {name}: .*\n    """', source, re.MULTILINE), name
+
+
+def test_every_profile_field_can_be_set(tmp_path: Path) -> None:
+    values = msgspec.to_builtins(Profile())
+    text = yaml.safe_dump({"upstreams": {"main": {"url": "demo:", "profile": values}}})
+    assert resolve_profile(parse(tmp_path, text).upstreams["main"]) == Profile()
