@@ -54,7 +54,9 @@ class Bench:
         await process.quiet()
         try:
             figures = await SCENARIOS[scenario](process, self.load)
-        except WrongStreamError as error:
+        except (WrongStreamError, OSError) as error:
+            if (status := self.direct.popen.poll()) is not None:
+                raise SystemExit(f"The upstream ended with status {status}.") from error
             self.failures += 1
             print(f"{scenario:9} {process.name:16} FAILED: {error}", file=sys.stderr)
             return

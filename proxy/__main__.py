@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return serve(config, partial(announce, config))
     except OSError as error:
-        print(f"can't listen on {address(host, port)}: {error.strerror or error}", file=sys.stderr)
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        print(f"can't listen on {address(host, port)}: {reason}; elsewhere: HOST=, PORT=", file=sys.stderr)
         return 1
 
 
@@ -69,9 +70,10 @@ def count(things: Sequence[object] | dict[str, Upstream], noun: str) -> str:
 def announce(config: Config, host: str, port: int) -> None:
     """Says where it listens, what goes where, and what to try."""
     # What listens everywhere is reached here at this machine's own address.
-    base = f"http://{address({'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host), port)}/v1"  # noqa: S104
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    base = f"http://{address(here, port)}/v1"
     width = max(len(route.model) for route in config.routes)
-    print(f"Responses API on {address(host, port)}: {base}")
+    print(f"Responses API: {base}" + ("" if here == host else f", and at this machine's other addresses ({host})"))
     for route in config.routes:
         for name in route.upstreams:
             print(f"  {route.model:{width}}  ->  {name}  {target(route, config.upstreams[name])}")

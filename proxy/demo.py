@@ -79,9 +79,6 @@ class Request(Struct):
         both = self.parallel_tool_calls is not False and re.search(r"\b(both|parallel)\b", self.prompt(), re.IGNORECASE)
         return (functions * 2)[:2] if both else functions[:1]
 
-    def limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
-
 
 class Answer(Struct):
     """What is said to one request: pieces of one word each, already cut to the limit."""
@@ -132,7 +129,7 @@ def answer(request: Request) -> Answer:
         pieces += call_pieces(request, calls)
     else:
         pieces += [("content", word) for word in words_of(text(request))]
-    limit = request.limit()
+    limit = request.max_completion_tokens or request.max_tokens
     finish = "length" if limit and limit < len(pieces) else "tool_calls" if calls else "stop"
     return Answer(request, pieces[:limit], finish)
 
@@ -208,8 +205,8 @@ async def start(pace: float = PACE) -> Demo:
     app = web.Application(client_max_size=1 << 30)
     app.router.add_post("/v1/chat/completions", complete)
     app.router.add_get("/v1/models", models)
-    # A client that goes away ends its stream; shutting down waits for none.
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0)
+    # A client that goes away ends its stream, and closing waits for none; aiohttp 3.14 takes 0 for "no limit".
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     return Demo(runner)

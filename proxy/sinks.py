@@ -64,6 +64,8 @@ class EventStream(EventSourceResponse):
     was dropped.
     """
 
+    _send_headers_immediately = False  # aiohttp's: they leave with the first events, in one packet
+
     def __init__(self, running: Running, pace: Pace, headers: Callable[[], Mapping[str, str]]) -> None:
         # sep: LF, as OpenAI sends it. The library's own frames are never used, only its connection care.
         super().__init__(
@@ -105,7 +107,6 @@ class EventStream(EventSourceResponse):
             early.cancel()
             if self.prepared:
                 self.stop_streaming()
-        await self.write_eof()
 
     async def _end(self, error: ProxyError) -> None:
         if not self.prepared:
@@ -129,14 +130,15 @@ class EventStream(EventSourceResponse):
     async def _send(self, events: list[Event]) -> None:
         """All events of one batch in one write."""
         data = frames(events)
-        if self.translator.ended and self.pace.done:
+        last = self.translator.ended
+        if last and self.pace.done:
             data += DONE
         now = self._loop.time()
         if self.first_after is None and events[-1].seq > 1:
             self.first_after = now - self._began
         self.written += len(data)
         self._writing_since = self._wrote_at = self._event_at = now
-        await self.write(data)
+        await (self.write_eof(data) if last else self.write(data))
         self._writing_since = None
 
     async def _ping(self) -> None:

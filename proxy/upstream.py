@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
+from proxy.blocks import by_blocks, small_socket
 from proxy.core.deltas import Accepted, Delta
 from proxy.core.profile import Profile
 from proxy.core.turn import Turn
@@ -68,7 +69,7 @@ class Connector(aiohttp.TCPConnector):
 def open_session() -> aiohttp.ClientSession:
     """The one session for all upstreams. Without limits: a limit would queue streams silently."""
     return aiohttp.ClientSession(
-        connector=Connector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_IDLE),
+        connector=Connector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_IDLE, socket_factory=small_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         read_bufsize=READ,
@@ -216,7 +217,7 @@ class Upstream:
         return self.dialect.refusal(answer.status, body, headers.get("Content-Type", ""), headers.get("Retry-After"))
 
     async def _read(self, answer: aiohttp.ClientResponse, decoder: Decoder) -> Deltas:
-        content = answer.content
+        content = by_blocks(answer.content)
         deltas: list[Delta] = [Accepted(self.name)]
         if not content.total_bytes:  # else the first bytes are here too, and leave together with the headers
             yield deltas

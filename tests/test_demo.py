@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientPayloadError, ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI, BadRequestError
@@ -215,13 +215,13 @@ async def test_it_stops_when_the_client_goes() -> None:
     await server.close()
 
 
-async def test_closing_ends_open_streams(url: str) -> None:
+async def test_closing_ends_open_streams() -> None:
     server = await demo.start(pace=3600)
     body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
     async with ClientSession() as session, session.post(f"{server.url}/chat/completions", json=body) as answer:
         await answer.content.readline()
         await server.close()
-        with pytest.raises(Exception, match="closed|payload"):
+        with pytest.raises(ClientPayloadError):
             await answer.read()
 
 
@@ -273,7 +273,8 @@ SCHEMAS: list[Any] = [
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=json.dumps)
 def test_the_instance_of_a_schema_is_valid(schema: Any) -> None:
-    checker = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    draft = jsonschema.Draft202012Validator
+    checker = draft(schema, format_checker=draft.FORMAT_CHECKER)
     checker.validate(json.loads(json.dumps(instance(schema, "Say hello."))))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from proxy.core.kinds import OUTPUT_TEXT, CallKind, TextKind
-from proxy.core.sequence import Literal, Sequence, encode, head
+from proxy.core.sequence import Sequence, head, joined, raw
 from proxy.wire.events import Event
 
 
@@ -18,7 +18,7 @@ class Part:
     index: its number within the item's group. type, head: what Sequence.delta needs for a plain delta.
     """
 
-    __slots__ = ("annotations", "head", "index", "kind", "literal", "logprobs", "position", "type")
+    __slots__ = ("annotations", "head", "index", "kind", "logprobs", "pieces", "position", "type")
 
     def __init__(self, kind: TextKind, index: int, item_id: str, output_index: int) -> None:
         self.kind = kind
@@ -27,7 +27,7 @@ class Part:
         self.type = kind.delta.encode()
         # pitfall 70: logprobs is always there, if empty
         self.head = head(kind.delta, **self.position, **({"logprobs": []} if kind is OUTPUT_TEXT else {}))
-        self.literal = Literal()
+        self.pieces: list[str] = []
         self.logprobs: list[Any] = []
         self.annotations: list[Any] = []
 
@@ -77,7 +77,8 @@ class OpenText:
         if logprobs:
             part.logprobs += logprobs
             start = head(kind.delta, **part.position, logprobs=logprobs)
-        events.append(self.sequence.delta(part.type, start, part.literal.add(text)))
+        part.pieces.append(text)
+        events.append(self.sequence.delta(part.type, start, text))
 
     def annotate(self, annotation: Any, events: list[Event]) -> bool:
         """Attach an annotation to the open text; False if there is none."""
@@ -93,7 +94,7 @@ class OpenText:
         part = self.part
         if part is None:
             return
-        kind, text = part.kind, part.literal.raw()
+        kind, text = part.kind, raw(joined(part.pieces))
         fields: dict[str, Any] = {kind.field: text}
         if kind is OUTPUT_TEXT:
             fields["logprobs"] = part.logprobs
@@ -101,7 +102,7 @@ class OpenText:
         cut = {"status": "incomplete"} if kind.group == "summary" and status == "incomplete" else {}
         events.append(self.sequence.event(kind.done, **part.position, **fields))
         events.append(self.sequence.event(kind.closed, **part.position, part=closed | cut))
-        self.done[kind.group].append(msgspec.Raw(encode(closed)))
+        self.done[kind.group].append(raw(closed))
         self.part = None
 
     def close(self, status: str, events: list[Event]) -> msgspec.Raw:
@@ -115,7 +116,7 @@ class OpenText:
         """The item as it stands, with what is open."""
         groups = self.done
         if (part := self.part) is not None:
-            now = msgspec.Raw(encode(part.json(part.literal.raw())))
+            now = raw(part.json(raw(joined(part.pieces))))
             groups = groups | {part.kind.group: [*groups[part.kind.group], now]}
         item: dict[str, Any] = {"id": self.id, "type": self.type, "status": status}
         if self.type == "message":
@@ -124,7 +125,7 @@ class OpenText:
             item["summary"] = groups["summary"]
             if self.shows_content:
                 item |= {"content": groups["content"], "encrypted_content": None}
-        return msgspec.Raw(encode(item))
+        return raw(item)
 
 
 class OpenCall:
@@ -139,7 +140,7 @@ class OpenCall:
         self.output_index = output_index
         self.call_id = call_id
         self.name = name
-        self.input = Literal()
+        self.input: list[str] = []
         self.type = kind.delta.encode()
         self.head = head(kind.delta, item_id=id, output_index=output_index)
         self.whole: bool | None = None
@@ -150,17 +151,18 @@ class OpenCall:
 
     def write(self, text: str, events: list[Event]) -> None:
         self.whole = None
-        events.append(self.sequence.delta(self.type, self.head, self.input.add(text)))
+        self.input.append(text)
+        events.append(self.sequence.delta(self.type, self.head, text))
 
     def complete(self) -> bool:
         """Whether the input so far is a whole JSON object."""
         if self.whole is None:
-            self.whole = _may_end_an_object(self.input.pieces) and _is_object(self.input.text())
+            self.whole = _may_end_an_object(self.input) and _is_object(joined(self.input))
         return self.whole
 
     def close(self, status: str, events: list[Event]) -> msgspec.Raw:
         """End the item; gives its JSON, the very bytes of the done event."""
-        fields = {self.kind.field: self.input.raw(), "name": self.name}
+        fields = {self.kind.field: raw(joined(self.input)), "name": self.name}
         events.append(self.sequence.event(self.kind.done, item_id=self.id, output_index=self.output_index, **fields))
         item = self.json(status)
         events.append(self.sequence.event("response.output_item.done", output_index=self.output_index, item=item))
@@ -169,16 +171,12 @@ class OpenCall:
     def json(self, status: str) -> msgspec.Raw:
         """The item as it stands."""
         item = {"id": self.id, "type": self.kind.item, "status": status, "call_id": self.call_id, "name": self.name}
-        return msgspec.Raw(encode(item | {self.kind.field: self.input.raw()}))
+        return raw(item | {self.kind.field: joined(self.input)})
 
 
-def _may_end_an_object(pieces: list[bytes]) -> bool:
+def _may_end_an_object(pieces: list[str]) -> bool:
     """Whether the last visible character is a closing brace: cheaper than asking the parser after every fragment."""
-    for piece in reversed(pieces):
-        visible = piece.replace(rb"\n", b"").replace(rb"\t", b"").replace(rb"\r", b"").strip()
-        if visible:
-            return visible.endswith(b"}")
-    return False
+    return next((visible.endswith("}") for piece in reversed(pieces) if (visible := piece.rstrip())), False)
 
 
 def _is_object(text: str) -> bool:

@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from proxy.wire.events import Event
+from proxy.wire.events import Event, lead
 
 encode = msgspec.json.Encoder().encode
 
 _TABLE = 4096
-_TAILS = [b',"sequence_number":%d}' % number for number in range(_TABLE)]
+_TAILS = [b',"sequence_number":%d}\n\n' % number for number in range(_TABLE)]  # of deltas, the usual ones ready made
 
 
 class Sequence:
@@ -29,45 +29,35 @@ class Sequence:
         """Any event but a delta: rare, so by the ordinary encoder."""
         seq = self.next
         self.next = seq + 1
-        return Event(type.encode(), seq, encode({"type": type, "sequence_number": seq, **fields}))
+        name = type.encode()
+        data = encode({"type": type, "sequence_number": seq, **fields})
+        return Event(name, seq, lead(name) + data + b"\n\n")
 
-    def delta(self, type: bytes, head: bytes, literal: bytes) -> Event:
-        """A delta event. head: its bytes up to the text; literal: the text as JSON."""
+    def delta(self, type: bytes, head: bytes, text: str) -> Event:
+        """A delta event. head: its frame up to the text."""
         seq = self.next
         self.next = seq + 1
-        data = head + literal
+        literal = encode(text)
         if self.pad is not None:
-            data += b',"obfuscation":' + encode(self.pad(len(literal)))
-        return Event(type, seq, data + (_TAILS[seq] if seq < _TABLE else b',"sequence_number":%d}' % seq))
+            literal += b',"obfuscation":' + encode(self.pad(len(literal)))
+        return Event(type, seq, head + literal + (_TAILS[seq] if seq < _TABLE else _tail(seq)))
 
 
 def head(type: str, **fields: Any) -> bytes:
     """The constant beginning of a part's delta events, up to the text."""
-    return encode({"type": type, **fields})[:-1] + b',"delta":'
+    return lead(type.encode()) + encode({"type": type, **fields})[:-1] + b',"delta":'
 
 
-class Literal:
-    """A JSON string that grows: pieces are encoded once, as they come, and joined once, at the end."""
+def _tail(number: int) -> bytes:
+    return b',"sequence_number":%d}\n\n' % number
 
-    __slots__ = ("pieces",)
 
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
+def joined(pieces: list[str]) -> str:
+    """The text of the pieces, which are joined once and stay so: no quadratic copying (pitfall 68)."""
+    pieces[:] = ["".join(pieces)]
+    return pieces[0]
 
-    def add(self, text: str) -> bytes:
-        """Append the text; gives its own literal."""
-        literal = encode(text)
-        self.pieces.append(literal[1:-1])
-        return literal
 
-    def __bool__(self) -> bool:
-        return bool(self.pieces)
-
-    def raw(self) -> msgspec.Raw:
-        """The whole string as JSON."""
-        joined = b"".join(self.pieces)
-        self.pieces = [joined] if joined else []
-        return msgspec.Raw(b'"' + joined + b'"')
-
-    def text(self) -> str:
-        return msgspec.json.decode(self.raw(), type=str)
+def raw(value: Any) -> msgspec.Raw:
+    """Encoded now, to be put into more than one event."""
+    return msgspec.Raw(encode(value))

@@ -27,7 +27,7 @@ from proxy.core.deltas import (
 )
 from proxy.core.kinds import FUNCTION_CALL, OUTPUT_TEXT, PREFIXES, REASONING_TEXT, REFUSAL, SUMMARY_TEXT, TextKind
 from proxy.core.open_items import OpenCall, OpenText, Part
-from proxy.core.sequence import Sequence
+from proxy.core.sequence import Sequence, joined
 from proxy.core.snapshot import Snapshot, usage_json
 from proxy.errors import ProxyError
 from proxy.wire.events import Event
@@ -138,8 +138,10 @@ class Translator:
         delta_event = self.sequence.delta
         for delta in deltas:
             if delta.__class__ is self._live_class and getattr(delta, "logprobs", None) is None:
-                part = self._live
-                events.append(delta_event(part.type, part.head, part.literal.add(delta.text)))  # type: ignore[union-attr]
+                plain: Any = delta
+                part: Any = self._live
+                part.pieces.append(plain.text)
+                events.append(delta_event(part.type, part.head, plain.text))
             else:
                 self._step(delta, events)
         return events
@@ -295,7 +297,7 @@ class Translator:
             return
         summary = self.reasoning == "summary" or delta.__class__ is Summary
         self._write(SUMMARY_TEXT if summary else REASONING_TEXT, delta.text, None, events)
-        self._live_class = delta.__class__
+        self._live_class = delta.__class__ if delta.text else None
 
     def _open_text(self, kind: TextKind, events: list[Event]) -> OpenText:
         self._close_open("completed", events)
@@ -343,7 +345,7 @@ class Translator:
 
     def _repeat_as_summary(self, item: OpenText, status: str, events: list[Event]) -> None:
         if item.part is not None and item.part.kind is REASONING_TEXT:
-            text = item.part.literal.text()
+            text = joined(item.part.pieces)
             item.close_part(status, events)
             item.write(SUMMARY_TEXT, text, None, events)
 
@@ -365,7 +367,7 @@ class Translator:
 
     def _name_orphans(self, events: list[Event]) -> None:
         """Arguments that came under a number of their own belong to the one call that has none (pitfall 19)."""
-        orphans = [call for call in self._calls.values() if not call.name and call.held]
+        orphans = [call for call in self._calls.values() if not call.name and any(call.held)]
         named = [call for call in self._calls.values() if call.name]
         if len(orphans) == len(named) == 1 and self._call is not None and not self._call.input:
             self._call.write("".join(orphans[0].held), events)

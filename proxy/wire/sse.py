@@ -9,20 +9,9 @@ DONE = b"data: [DONE]\n\n"
 BOM = b"\xef\xbb\xbf"
 
 
-class _Heads(dict[bytes, bytes]):
-    """Event type -> what stands before its data."""
-
-    def __missing__(self, type: bytes) -> bytes:
-        head = self[type] = b"event: " + type + b"\ndata: "
-        return head
-
-
-_HEADS = _Heads()
-
-
 def frames(events: Iterable[Event]) -> bytes:
-    """Events as SSE frames, for one write: a client's parser may lose what is split before its blank line."""
-    return b"".join([piece for event in events for piece in (_HEADS[event.type], event.data, b"\n\n")])
+    """Events for one write: a client's parser may lose what is split before its blank line."""
+    return b"".join([event.frame for event in events])
 
 
 class Splitter:
@@ -59,7 +48,10 @@ class Splitter:
             payloads = block[begin + 6 : end - 2].split(b"\n\ndata: ")
             if block.count(b"\n", begin, end) == 2 * len(payloads):
                 if begin:
-                    payloads[:0] = self._feed_lines(block[:begin])
+                    before = self._feed_lines(block[:begin])
+                    if self.overflow:
+                        return before
+                    payloads[:0] = before
                 if end < len(block):
                     payloads += self._feed_lines(block[end:])
                 return payloads

@@ -1,0 +1,71 @@
+"""Reading an answer's body in blocks, at a fraction of what aiohttp's own reader costs.
+
+aiohttp keeps account of every HTTP chunk (engines send one for each token) and asks the connection to resume reading for each of
+them. Whoever reads blocks needs neither. This is the only place that knows aiohttp's insides; where they are not as expected, the
+reader is left as it is.
+"""
+
+import socket
+from typing import Any
+
+from aiohttp import StreamReader
+
+RECEIVE = 32 * 1024
+"""Bytes of the kernel's receive buffer, which it doubles: as much as one read can bring, and so a bound on what a stalled client holds."""
+
+
+class BlockReader(StreamReader):
+    """A StreamReader for readany() only."""
+
+    __slots__ = ()
+
+    def feed_data(self, data: bytes, size: int = 0) -> bool:
+        if data:
+            self._buffer.append(data)
+            self._size += len(data)
+            self.total_bytes += len(data)
+            if (waiter := self._waiter) is not None:
+                self._waiter = None
+                if not waiter.done():
+                    waiter.set_result(None)
+            if self._size > self._high_water:
+                self._protocol.pause_reading()
+        return False
+
+    def begin_http_chunk_receiving(self) -> None:
+        pass
+
+    def end_http_chunk_receiving(self) -> None:
+        pass
+
+    async def readany(self) -> bytes:
+        if self._exception is not None:
+            raise self._exception
+        while not self._buffer and not self._eof:
+            await self._wait("readany")
+        buffer = self._buffer
+        data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
+        buffer.clear()
+        self._size = 0
+        if self._protocol._reading_paused:
+            self._protocol.resume_reading()
+        return data
+
+
+_NEEDED = {"_buffer", "_buffer_offset", "_eof", "_exception", "_high_water", "_protocol", "_size", "_waiter", "total_bytes"}
+_FITS = _NEEDED.issubset(getattr(StreamReader, "__slots__", ())) and hasattr(StreamReader, "_wait")
+
+
+def by_blocks(content: StreamReader) -> StreamReader:
+    """The same body, from now on to be read by readany() alone."""
+    if _FITS and type(content) is StreamReader and not content._buffer_offset:
+        content.__class__ = BlockReader
+    return content
+
+
+def small_socket(address: tuple[Any, ...]) -> socket.socket:
+    """For aiohttp's socket_factory."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)
+    return made
