@@ -9,7 +9,6 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 CONFIG ?= config/proxy.yaml
 BIN := .venv/bin
-export UPSTREAM UPSTREAM_KEY PROFILE HOST PORT
 
 .PHONY: all run check style types layers test test-engines bench transcripts clean
 all: check test
@@ -24,14 +23,14 @@ bench: .venv/test; $(BIN)/python -m bench
 transcripts: .venv/test; TRANSCRIPTS=write $(BIN)/python -m pytest -q tests/test_transcripts.py
 clean:; rm -rf .venv .*_cache .hypothesis .coverage build dist *.egg-info; find . -name __pycache__ -prune -exec rm -rf {} +
 
-# What each needs is installed once, and again when setup.cfg changes. Without a wheel of uvloop it runs without it.
+# What each needs is installed once, and again when setup.cfg changes. Where uvloop can't be had, it runs without.
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable
 STAMPS := .venv/run .venv/check .venv/test .venv/engines
 $(STAMPS): setup.cfg pyproject.toml | $(BIN)/pip
 .venv/run: ; @echo "Installing into .venv ..."; { $(INSTALL) '.[fast]' || $(INSTALL) .; } && touch $@
-.venv/check: ; $(INSTALL) '.[check,test]' && touch $@
-.venv/test: ; $(INSTALL) '.[test]' && touch $@
-.venv/engines: ; $(INSTALL) '.[test,engines]' && touch $@
+.venv/check: ; $(INSTALL) '.[fast,check,test]' && touch $@
+.venv/test: ; $(INSTALL) '.[fast,test]' && touch $@
+.venv/engines: ; $(INSTALL) '.[fast,test,engines]' && touch $@
 $(BIN)/pip:
 	@[ -n "$(PYTHON)" ] || { echo "This needs Python 3.11 or later with venv (on Debian: apt install python3-venv); name it with PYTHON=" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is {sys.version.split()[0]}: 3.11 or later is needed")'

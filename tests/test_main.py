@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 SMALL = "upstreams: {main: {url: 'http://127.0.0.1:1/v1'}}\n"
+
+needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="without curl there is nothing to paste")
 
 
 def command(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -32,10 +34,10 @@ def command(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @asynccontextmanager
-async def running(*args: str | Path, **env: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
-    """The process while it serves, and the lines that it announced itself with."""
+async def started(*args: str | Path, **env: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
+    """A process that serves, in a group of its own, and the lines that it announced itself with."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", *map(str, args), cwd=ROOT, env=os.environ | env, stdout=asyncio.subprocess.PIPE
+        *map(str, args), cwd=ROOT, env=os.environ | env, stdout=asyncio.subprocess.PIPE, start_new_session=True
     )
     assert process.stdout
     try:
@@ -46,7 +48,17 @@ async def running(*args: str | Path, **env: str) -> AsyncIterator[tuple[asyncio.
     finally:
         if process.returncode is None:
             process.terminate()
+        await process.stdout.read()  # to its end: nobody who could write to it is left
         await process.wait()
+
+
+def running(*args: str | Path, **env: str) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, list[str]]]:
+    return started(sys.executable, "-m", "proxy", *args, **env)
+
+
+def made(**env: str) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, list[str]]]:
+    """`make run`, with what runs the tests and not with what it would install."""
+    return started("make", "-o", ".venv/run", f"BIN={Path(sys.executable).parent}", "run", **env)
 
 
 async def paste(lines: list[str]) -> str:
@@ -134,7 +146,7 @@ async def test_open_to_all_it_announces_an_address_to_try() -> None:
         assert re.fullmatch(r"Responses API: http://127\.0\.0\.1:\d+/v1, and .* \(0\.0\.0\.0\)", lines[0])
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="without curl there is nothing to paste")
+@needs_curl
 async def test_the_announced_curl_shows_a_stream() -> None:
     async with running("config/proxy.yaml", PORT="0", UPSTREAM="") as (_, lines):
         output = await paste(lines[lines.index("Try it:") + 1 :])
@@ -143,7 +155,7 @@ async def test_the_announced_curl_shows_a_stream() -> None:
     assert "event: response.completed" in output
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="without curl there is nothing to paste")
+@needs_curl
 async def test_the_announced_curl_finds_the_name_of_a_real_endpoints_model(tmp_path: Path) -> None:
     async with running("config/proxy.yaml", PORT="0", UPSTREAM="") as (_, lines):
         upstream = lines[0].split()[-1].replace("/v1", "")
@@ -161,7 +173,26 @@ async def test_a_signal_ends_it_with_status_0(number: signal.Signals) -> None:
         assert await process.wait() == 0
 
 
-async def test_the_key_is_nowhere_in_what_it_says(tmp_path: Path) -> None:
-    env = {"UPSTREAM_KEY": "sk-hush", "PORT": "0", "UPSTREAM": "http://127.0.0.1:1/v1"}
-    async with running("config/proxy.yaml", **env) as (_, lines):
-        assert "sk-hush" not in "\n".join(lines)
+# make run
+
+
+@pytest.mark.skipif(not shutil.which("ps"), reason="without ps nobody sees a command line")
+async def test_make_run_names_the_endpoint_and_shows_its_key_nowhere() -> None:
+    env = {"UPSTREAM_KEY": "sk-hush", "PORT": "0", "UPSTREAM": "http://127.0.0.1:1/v1", "PROFILE": "vllm"}
+    async with made(**env) as (_, lines):
+        assert lines[1] == "  *  ->  main  http://127.0.0.1:1/v1 (chat, vllm)"
+        processes = await paste(["ps -A -ww -o args"])
+        assert "-m proxy config/proxy.yaml" in processes
+        assert "sk-hush" not in processes + "\n".join(lines)
+
+
+async def test_sigterm_for_make_ends_the_proxy() -> None:
+    async with made(PORT="0") as (make, _):
+        make.send_signal(signal.SIGTERM)
+        assert await make.stdout.read() == b""  # its end, which comes when the proxy has gone too
+
+
+async def test_ctrl_c_ends_make_and_the_proxy() -> None:
+    async with made(PORT="0") as (make, _):
+        os.killpg(make.pid, signal.SIGINT)
+        assert await make.stdout.read() == b""

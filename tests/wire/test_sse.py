@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.core.sequence import Sequence
+from proxy.core.sequence import Sequence as Numbers
 from proxy.wire.sse import BOM, COMMENT, DONE, Splitter, frames
 from tests.checker import parse_sse
 
@@ -96,7 +96,7 @@ def test_many_events_together_may_be_longer_than_the_limit() -> None:
 
 
 def test_frames_are_what_the_strict_parser_takes() -> None:
-    event = Sequence().event("response.created")
+    event = Numbers().event("response.created")
     assert event.data == b'{"type":"response.created","sequence_number":0}'
     body = COMMENT + frames([event, event]) + COMMENT + DONE
     assert parse_sse(body) == [{"type": "response.created", "sequence_number": 0}] * 2
