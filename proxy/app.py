@@ -69,6 +69,7 @@ async def _serve(config: Config, announce: Announce) -> None:
         host, port = runner.addresses[0][:2]
         gc.collect()
         gc.freeze()
+        gc.set_threshold(10_000, 20, 50)  # little here is cyclic; the default looks after every 700 objects
         announce(host, port)
         await stop.wait()
         log.info("stopping")

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
@@ -78,8 +78,10 @@ class EventStream(EventSourceResponse):
         self.written = 0
         self.first_after: float | None = None
         self.stalled = False
+        self.done = False
         self._events: Events = running.events
         self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._began = self._wrote_at = self._event_at = self._loop.time()
         self._writing_since: float | None = None
@@ -105,8 +107,9 @@ class EventStream(EventSourceResponse):
             await self._end(Shutdown())
         finally:
             early.cancel()
-            if self.prepared:
-                self.stop_streaming()
+            self.done = True
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def _end(self, error: ProxyError) -> None:
         if not self.prepared:
@@ -142,32 +145,35 @@ class EventStream(EventSourceResponse):
         self._writing_since = None
 
     async def _ping(self) -> None:
-        """Run by the library from prepare() to the end: here, one timer that looks at the time of the last write.
+        """Run by the library as a task, from prepare() on. Instead of that, one timer that looks at the times of the last writes."""
+        self._look()
 
-        A comment after `keep_alive` without a write, `response.in_progress` after `progress` without an event; and the
-        end of a client that has not taken a write within `send_timeout`.
+    def _look(self) -> None:
+        """A comment after `keep_alive` without a write, `response.in_progress` after `progress` without an event.
+
+        And the end of a client that has not taken a write within `send_timeout`.
         """
-        pace = self.pace
-        while True:
-            now = self._loop.time()
-            if self._writing_since is not None and now - self._writing_since >= pace.send_timeout:
+        if self.done:
+            return
+        pace, now = self.pace, self._loop.time()
+        if self._writing_since is not None:
+            if now - self._writing_since >= pace.send_timeout:
                 self._drop()
                 return
-            if self._writing_since is None and now - self._event_at >= pace.progress:
-                self._event_at = self._wrote_at = now
-                await self._breathe(frames(self.translator.progress()))
-            elif self._writing_since is None and now - self._wrote_at >= pace.keep_alive:
-                self._wrote_at = now
-                await self._breathe(COMMENT)
-            due = (self._wrote_at + pace.keep_alive, self._event_at + pace.progress, now + pace.send_timeout)
-            await asyncio.sleep(max(0.001, min(due) - now))
+        elif now - self._event_at >= pace.progress:
+            self._event_at = self._wrote_at = now
+            tasks.spawn(self._breathe(frames(self.translator.progress())), "show progress")
+        elif now - self._wrote_at >= pace.keep_alive:
+            self._wrote_at = now
+            tasks.spawn(self._breathe(COMMENT), "keep a stream alive")
+        due = (self._wrote_at + pace.keep_alive, self._event_at + pace.progress, now + pace.send_timeout)
+        self._timer = self._loop.call_at(max(min(due), now + 0.001), self._look)
 
     async def _breathe(self, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(self.pace.send_timeout):
-                await self.write(data)
-        except TimeoutError:
-            self._drop()
+        self._writing_since = self._loop.time()
+        with suppress(ConnectionError):
+            await self.write(data)
+        self._writing_since = None
 
     def _drop(self) -> None:
         self.stalled = True

@@ -23,7 +23,7 @@ from proxy.trace import Trace
 log = logging.getLogger(__name__)
 log_bodies = logging.getLogger("proxy.bodies")  # prompts: silent unless the configuration says otherwise
 
-READ = 16 * 1024  # bytes: what is buffered per stream; 64 KiB costs memory with stalled clients and gains no speed
+READ = 32 * 1024  # bytes: what is buffered per stream, twice at most; more costs memory with stalled clients and gains no speed
 KEEP_IDLE = 4.0  # seconds: uvicorn and llama.cpp close idle connections after 5
 TAIL = 0.1  # seconds for the end of the body behind the end of the stream, so that the connection can be used again
 LONGEST_REFUSAL = 256 * 1024  # bytes of an error body that are looked at
@@ -130,20 +130,42 @@ class Upstream:
         connection.
         """
         answer = await self._accepted(turn, trace)
+        decoder = self.dialect.decoder(turn, self.profile, self.endpoint.event_limit)
+        content = by_blocks(answer.content)
+        deltas: list[Delta] = [Accepted(self.name)]
         try:
-            async for deltas in self._read(answer, self.dialect.decoder(turn, self.profile, self.endpoint.event_limit)):
-                yield deltas
+            with Watch(content, self.timeouts, self.name) as watch:
+                if not content.total_bytes:  # else the first bytes are here too, and leave together with the headers
+                    yield deltas
+                    deltas = []
+                while not decoder.done:
+                    watch.since = watch.now()
+                    data = await content.readany()
+                    watch.since = None
+                    deltas += decoder.feed(data) if data else decoder.close()
+                    if deltas:
+                        yield deltas
+                        deltas = []
+                    if decoder.failure is not None:
+                        raise decoder.failure
+                if not content.at_eof():
+                    await watch.tail()
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise Broken(f"The upstream {self.name!r} broke off its answer.", code="server_error") from error
         finally:
             answer.close()  # a connection whose answer has been read to its end is back in the pool already
+            for note in decoder.notes:
+                log.info("upstream %s: %s", self.name, note)
 
     async def _accepted(self, turn: Turn, trace: Trace) -> aiohttp.ClientResponse:
         """The answer, once it has a good status."""
-        options = msgspec.structs.replace(turn.options, extra=turn.options.extra | self.endpoint.body)
-        asked = msgspec.structs.replace(turn, options=options, dropped=[], ignored=[])
-        body = self.dialect.encode(asked, self.profile)
-        trace.dropped, trace.ignored = asked.dropped, asked.ignored
-        if self.endpoint.strict and asked.dropped:
-            name = asked.dropped[0]
+        if extra := self.endpoint.body:
+            options = msgspec.structs.replace(turn.options, extra=turn.options.extra | extra)
+            turn = msgspec.structs.replace(turn, options=options)
+        body = self.dialect.encode(turn, self.profile)
+        trace.dropped, trace.ignored = turn.dropped, turn.ignored
+        if self.endpoint.strict and turn.dropped:
+            name = turn.dropped[0]
             message = f"Unsupported parameter: {name!r} is not supported with this model."
             raise RequestError(message, code="unsupported_parameter", param=name)
         if log_bodies.isEnabledFor(logging.INFO):
@@ -216,35 +238,6 @@ class Upstream:
         headers = answer.headers
         return self.dialect.refusal(answer.status, body, headers.get("Content-Type", ""), headers.get("Retry-After"))
 
-    async def _read(self, answer: aiohttp.ClientResponse, decoder: Decoder) -> Deltas:
-        content = by_blocks(answer.content)
-        deltas: list[Delta] = [Accepted(self.name)]
-        if not content.total_bytes:  # else the first bytes are here too, and leave together with the headers
-            yield deltas
-            deltas = []
-        with Watch(content, self.timeouts, self.name) as watch:
-            while not decoder.done:
-                data = await self._block(content, watch)
-                deltas += decoder.feed(data) if data else decoder.close()
-                if deltas:
-                    yield deltas
-                    deltas = []
-                if decoder.failure is not None:
-                    raise decoder.failure
-            for note in decoder.notes:
-                log.info("upstream %s: %s", self.name, note)
-            await watch.tail()
-
-    async def _block(self, content: aiohttp.StreamReader, watch: "Watch") -> bytes:
-        """Whatever has arrived, b"" at the end."""
-        watch.since = watch.now()
-        try:
-            return await content.readany()
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            raise Broken(f"The upstream {self.name!r} broke off its answer.", code="server_error") from error
-        finally:
-            watch.since = None
-
     async def models(self) -> Sequence[str]:
         """The ids of the models that it offers; raises Unreachable or what it answers."""
         try:
@@ -301,8 +294,7 @@ class Watch:
 
     async def tail(self) -> None:
         """Read on to the end of the body, which stands right behind the end of the stream."""
-        if not self._content.at_eof():
-            self._timers.append(self._at(self.now() + TAIL, self._end, "did not end its body"))
-            with suppress(aiohttp.ClientError, OSError, RuntimeError, Broken):
-                while await self._content.readany():
-                    pass
+        self._timers.append(self._at(self.now() + TAIL, self._end, "did not end its body"))
+        with suppress(aiohttp.ClientError, OSError, RuntimeError, Broken):
+            while await self._content.readany():
+                pass

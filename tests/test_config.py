@@ -62,10 +62,10 @@ def test_sections_whose_entries_are_all_commented_out_are_empty(tmp_path: Path) 
 
 
 def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
-    text = "upstreams:\n  a: &a {url: 'demo:', headers: {x-a: '${A}'}}\n  b: {<<: *a, profile: vllm}"
+    text = "upstreams:\n  a: &a {url: 'demo:', headers: {x-a: '${A}'}}\n  b: {<<: [*a, {key: '${A}'}], profile: vllm}"
     config = parse(tmp_path, text, {"A": "one"})
     assert config.upstreams["b"].headers == {"x-a": "one"}
-    assert config.upstreams["b"].profile.base == "vllm"
+    assert (config.upstreams["b"].key, config.upstreams["b"].profile.base) == ("one", "vllm")
 
 
 @pytest.mark.parametrize(("text", "size"), [("1", 1), ("512 KiB", 512 << 10), ("64MiB", 64 << 20), ("2 GiB", 2 << 30)])
@@ -113,6 +113,11 @@ def test_a_value_that_is_one_variable_becomes_what_its_field_wants(tmp_path: Pat
     assert config.upstreams["main"] == Upstream(
         url="http://127.0.0.1:8000/v1", key="0123", pass_key=True, timeouts=Timeouts(idle=None)
     )
+
+
+def test_an_empty_variable_is_null_where_null_is_allowed(tmp_path: Path) -> None:
+    config = parse(tmp_path, MINIMAL + "routes: [{model: a, upstreams: [main], upstream_model: '${NAME:-}'}]")
+    assert config.routes[0].upstream_model is None
 
 
 def test_an_empty_variable_is_empty_text(tmp_path: Path) -> None:

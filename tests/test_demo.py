@@ -239,6 +239,7 @@ SCHEMAS: list[Any] = [
     {"const": {"a": [1]}},
     {"type": ["null", "integer"], "minimum": 7},
     {"type": "integer", "exclusiveMinimum": 7, "multipleOf": 5},
+    {"type": "integer", "exclusiveMinimum": 10, "multipleOf": 5},
     {"type": "number", "minimum": 0.25, "maximum": 0.5},
     {"type": "number", "exclusiveMaximum": 0},
     {"type": "integer", "maximum": -3},

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from proxy.core.kinds import OUTPUT_TEXT, CallKind, TextKind
-from proxy.core.sequence import Sequence, head, joined, raw
+from proxy.core.numbers import Numbers, Pieces, head, raw
 from proxy.wire.events import Event
 
 
@@ -27,7 +27,7 @@ class Part:
         self.type = kind.delta.encode()
         # pitfall 70: logprobs is always there, if empty
         self.head = head(kind.delta, **self.position, **({"logprobs": []} if kind is OUTPUT_TEXT else {}))
-        self.pieces: list[str] = []
+        self.pieces = Pieces()
         self.logprobs: list[Any] = []
         self.annotations: list[Any] = []
 
@@ -45,10 +45,10 @@ class OpenText:
     part: the part that is being written, None before the first and between two.
     """
 
-    __slots__ = ("done", "id", "output_index", "part", "sequence", "shows_content", "type")
+    __slots__ = ("done", "id", "numbers", "output_index", "part", "shows_content", "type")
 
-    def __init__(self, sequence: Sequence, type: str, id: str, output_index: int, *, shows_content: bool) -> None:
-        self.sequence = sequence
+    def __init__(self, numbers: Numbers, type: str, id: str, output_index: int, *, shows_content: bool) -> None:
+        self.numbers = numbers
         self.type = type
         self.id = id
         self.output_index = output_index
@@ -58,14 +58,14 @@ class OpenText:
 
     def open(self, events: list[Event]) -> None:
         item = self.json("in_progress")
-        events.append(self.sequence.event("response.output_item.added", output_index=self.output_index, item=item))
+        events.append(self.numbers.event("response.output_item.added", output_index=self.output_index, item=item))
 
     def open_part(self, kind: TextKind, events: list[Event]) -> Part:
         """A new part of this kind, closing the one before it."""
         self.close_part("completed", events)
         part = self.part = Part(kind, len(self.done[kind.group]), self.id, self.output_index)
         empty = part.json(msgspec.Raw(b'""'))
-        events.append(self.sequence.event(kind.added, **part.position, part=empty))
+        events.append(self.numbers.event(kind.added, **part.position, part=empty))
         return part
 
     def write(self, kind: TextKind, text: str, logprobs: list[Any] | None, events: list[Event]) -> None:
@@ -77,8 +77,8 @@ class OpenText:
         if logprobs:
             part.logprobs += logprobs
             start = head(kind.delta, **part.position, logprobs=logprobs)
-        part.pieces.append(text)
-        events.append(self.sequence.delta(part.type, start, text))
+        part.pieces.fresh.append(text)
+        events += self.numbers.deltas(part.type, start, (text,))
 
     def annotate(self, annotation: Any, events: list[Event]) -> bool:
         """Attach an annotation to the open text; False if there is none."""
@@ -87,21 +87,21 @@ class OpenText:
             return False
         fields = {"annotation_index": len(part.annotations), "annotation": annotation}
         part.annotations.append(annotation)
-        events.append(self.sequence.event("response.output_text.annotation.added", **part.position, **fields))
+        events.append(self.numbers.event("response.output_text.annotation.added", **part.position, **fields))
         return True
 
     def close_part(self, status: str, events: list[Event]) -> None:
         part = self.part
         if part is None:
             return
-        kind, text = part.kind, raw(joined(part.pieces))
+        kind, text = part.kind, raw(part.pieces.text())
         fields: dict[str, Any] = {kind.field: text}
         if kind is OUTPUT_TEXT:
             fields["logprobs"] = part.logprobs
         closed = part.json(text)
         cut = {"status": "incomplete"} if kind.group == "summary" and status == "incomplete" else {}
-        events.append(self.sequence.event(kind.done, **part.position, **fields))
-        events.append(self.sequence.event(kind.closed, **part.position, part=closed | cut))
+        events.append(self.numbers.event(kind.done, **part.position, **fields))
+        events.append(self.numbers.event(kind.closed, **part.position, part=closed | cut))
         self.done[kind.group].append(raw(closed))
         self.part = None
 
@@ -109,14 +109,14 @@ class OpenText:
         """End the item; gives its JSON, the very bytes of the done event."""
         self.close_part(status, events)
         item = self.json(status)
-        events.append(self.sequence.event("response.output_item.done", output_index=self.output_index, item=item))
+        events.append(self.numbers.event("response.output_item.done", output_index=self.output_index, item=item))
         return item
 
     def json(self, status: str) -> msgspec.Raw:
         """The item as it stands, with what is open."""
         groups = self.done
         if (part := self.part) is not None:
-            now = raw(part.json(raw(joined(part.pieces))))
+            now = raw(part.json(raw(part.pieces.text())))
             groups = groups | {part.kind.group: [*groups[part.kind.group], now]}
         item: dict[str, Any] = {"id": self.id, "type": self.type, "status": status}
         if self.type == "message":
@@ -131,52 +131,47 @@ class OpenText:
 class OpenCall:
     """A call; its input is JSON text for a function."""
 
-    __slots__ = ("call_id", "head", "id", "input", "kind", "name", "output_index", "sequence", "type", "whole")
+    __slots__ = ("call_id", "head", "id", "input", "kind", "name", "numbers", "output_index", "type", "whole")
 
-    def __init__(self, sequence: Sequence, kind: CallKind, id: str, output_index: int, call_id: str, name: str) -> None:
-        self.sequence = sequence
+    def __init__(self, numbers: Numbers, kind: CallKind, id: str, output_index: int, call_id: str, name: str) -> None:
+        self.numbers = numbers
         self.kind = kind
         self.id = id
         self.output_index = output_index
         self.call_id = call_id
         self.name = name
-        self.input: list[str] = []
+        self.input = Pieces()
         self.type = kind.delta.encode()
         self.head = head(kind.delta, item_id=id, output_index=output_index)
         self.whole: bool | None = None
 
     def open(self, events: list[Event]) -> None:
         item = self.json("in_progress")
-        events.append(self.sequence.event("response.output_item.added", output_index=self.output_index, item=item))
+        events.append(self.numbers.event("response.output_item.added", output_index=self.output_index, item=item))
 
     def write(self, text: str, events: list[Event]) -> None:
         self.whole = None
-        self.input.append(text)
-        events.append(self.sequence.delta(self.type, self.head, text))
+        self.input.fresh.append(text)
+        events += self.numbers.deltas(self.type, self.head, (text,))
 
     def complete(self) -> bool:
         """Whether the input so far is a whole JSON object."""
         if self.whole is None:
-            self.whole = _may_end_an_object(self.input) and _is_object(joined(self.input))
+            self.whole = self.input.ends_with("}") and _is_object(self.input.text())
         return self.whole
 
     def close(self, status: str, events: list[Event]) -> msgspec.Raw:
         """End the item; gives its JSON, the very bytes of the done event."""
-        fields = {self.kind.field: raw(joined(self.input)), "name": self.name}
-        events.append(self.sequence.event(self.kind.done, item_id=self.id, output_index=self.output_index, **fields))
+        fields = {self.kind.field: raw(self.input.text()), "name": self.name}
+        events.append(self.numbers.event(self.kind.done, item_id=self.id, output_index=self.output_index, **fields))
         item = self.json(status)
-        events.append(self.sequence.event("response.output_item.done", output_index=self.output_index, item=item))
+        events.append(self.numbers.event("response.output_item.done", output_index=self.output_index, item=item))
         return item
 
     def json(self, status: str) -> msgspec.Raw:
         """The item as it stands."""
         item = {"id": self.id, "type": self.kind.item, "status": status, "call_id": self.call_id, "name": self.name}
-        return raw(item | {self.kind.field: joined(self.input)})
-
-
-def _may_end_an_object(pieces: list[str]) -> bool:
-    """Whether the last visible character is a closing brace: cheaper than asking the parser after every fragment."""
-    return next((visible.endswith("}") for piece in reversed(pieces) if (visible := piece.rstrip())), False)
+        return raw(item | {self.kind.field: self.input.text()})
 
 
 def _is_object(text: str) -> bool:

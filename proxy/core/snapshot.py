@@ -5,18 +5,24 @@ from typing import Any
 import msgspec
 
 from proxy.core.deltas import Usage
-from proxy.core.sequence import encode
+from proxy.core.numbers import encode
 
 
 def usage_json(turns: list[Usage]) -> dict[str, Any]:
     """The usage of all turns together; always whole, always integers (pitfalls 83, 85)."""
-    tokens = {name: sum(getattr(turn, name) for turn in turns) for name in Usage.__struct_fields__}
+    asked = answered = cached = written = reasoning = 0
+    for turn in turns:
+        asked += turn.input
+        answered += turn.output
+        cached += turn.cached
+        written += turn.cache_write
+        reasoning += turn.reasoning
     return {
-        "input_tokens": tokens["input"],
-        "input_tokens_details": {"cached_tokens": tokens["cached"], "cache_write_tokens": tokens["cache_write"]},
-        "output_tokens": tokens["output"],
-        "output_tokens_details": {"reasoning_tokens": tokens["reasoning"]},
-        "total_tokens": tokens["input"] + tokens["output"],
+        "input_tokens": asked,
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
+        "output_tokens": answered,
+        "output_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": asked + answered,
     }
 
 

@@ -27,7 +27,7 @@ from proxy.core.deltas import (
 )
 from proxy.core.kinds import FUNCTION_CALL, OUTPUT_TEXT, PREFIXES, REASONING_TEXT, REFUSAL, SUMMARY_TEXT, TextKind
 from proxy.core.open_items import OpenCall, OpenText, Part
-from proxy.core.sequence import Sequence, joined
+from proxy.core.numbers import Numbers
 from proxy.core.snapshot import Snapshot, usage_json
 from proxy.errors import ProxyError
 from proxy.wire.events import Event
@@ -85,7 +85,7 @@ class Translator:
         self.ids = ids
         self.clock = clock
         self.reasoning = reasoning
-        self.sequence = Sequence(pad)
+        self.numbers = Numbers(pad)
         self.id = ids("resp_")
         self.snapshot = Snapshot(self.id, clock(), echo, tier)
         self.error: ProxyError | None = None
@@ -123,7 +123,9 @@ class Translator:
         if self.started:
             return []
         self.started = True
-        return [self._lifecycle("response.created"), self._lifecycle("response.in_progress")]
+        now = self.snapshot.json()
+        event = self.numbers.event
+        return [event("response.created", response=now), event("response.in_progress", response=now)]
 
     def progress(self) -> list[Event]:
         """A sign of life for clients that count events only."""
@@ -135,16 +137,23 @@ class Translator:
     def feed(self, deltas: list[Delta]) -> list[Event]:
         """The events of these deltas, in order."""
         events: list[Event] = []
-        delta_event = self.sequence.delta
+        texts: list[str] = []  # of a run of plain deltas, which all go to one part
         for delta in deltas:
             if delta.__class__ is self._live_class and getattr(delta, "logprobs", None) is None:
-                plain: Any = delta
-                part: Any = self._live
-                part.pieces.append(plain.text)
-                events.append(delta_event(part.type, part.head, plain.text))
+                texts.append(delta.text)  # type: ignore[union-attr]
             else:
+                if texts:
+                    events += self._run(texts)
+                    texts = []
                 self._step(delta, events)
-        return events
+        return events + self._run(texts) if texts else events
+
+    def _run(self, texts: list[str]) -> list[Event]:
+        part = self._live
+        assert part is not None
+        part.pieces.fresh += texts
+        part.pieces.settle()
+        return self.numbers.deltas(part.type, part.head, texts)
 
     def finish(self) -> list[Event]:
         """The end of a response whose last turn has ended."""
@@ -172,7 +181,7 @@ class Translator:
         events = self.start()
         detail = error.detail() | {"code": error.code or ("server_error" if error.status >= 500 else "invalid_prompt")}
         flat = {key: detail[key] for key in ("code", "message", "param")}
-        events.append(self.sequence.event("error", error=detail, **flat))
+        events.append(self.numbers.event("error", error=detail, **flat))
         usage = self._usage_json() if self._spent or self._usage != Usage() else None
         events.append(self._end("failed", error=detail, usage=usage))
         return events
@@ -302,7 +311,7 @@ class Translator:
     def _open_text(self, kind: TextKind, events: list[Event]) -> OpenText:
         self._close_open("completed", events)
         item_id, shows_content = self.ids(PREFIXES[kind.item]), self.reasoning != "summary"
-        item = OpenText(self.sequence, kind.item, item_id, len(self._output), shows_content=shows_content)
+        item = OpenText(self.numbers, kind.item, item_id, len(self._output), shows_content=shows_content)
         item.open(events)
         self._text = item
         return item
@@ -312,7 +321,7 @@ class Translator:
         if call is None or delta.index != self._call_index:
             self._close_open("completed", events)
             item_id, call_id = self.ids(FUNCTION_CALL.prefix), self._call_id(delta.id)
-            call = OpenCall(self.sequence, FUNCTION_CALL, item_id, len(self._output), call_id, delta.name)
+            call = OpenCall(self.numbers, FUNCTION_CALL, item_id, len(self._output), call_id, delta.name)
             call.open(events)
             self._call, self._call_index = call, delta.index
         if delta.arguments:
@@ -345,7 +354,7 @@ class Translator:
 
     def _repeat_as_summary(self, item: OpenText, status: str, events: list[Event]) -> None:
         if item.part is not None and item.part.kind is REASONING_TEXT:
-            text = joined(item.part.pieces)
+            text = item.part.pieces.text()
             item.close_part(status, events)
             item.write(SUMMARY_TEXT, text, None, events)
 
@@ -376,7 +385,7 @@ class Translator:
     # -- the lifecycle
 
     def _lifecycle(self, type: str) -> Event:
-        return self.sequence.event(type, response=self.snapshot.json())
+        return self.numbers.event(type, response=self.snapshot.json())
 
     def _end(self, status: str, **fields: Any) -> Event:
         self.ended = True

@@ -1,7 +1,7 @@
 """The chunks of a Chat Completions stream as data, each server's oddities included (RESPONSES 6.2)."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -89,7 +89,40 @@ class Chunk(Struct, gc=False):
     message: Any = None
 
 
+class PlainDelta(Struct, gc=False):
+    content: str
+    reasoning_content: None = None
+    reasoning: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning_details: None = None
+    thinking_blocks: None = None
+    annotations: None = None
+    audio: None = None
+
+
+class PlainChoice(Struct, gc=False):
+    delta: PlainDelta
+    index: Literal[0] = 0
+    finish_reason: None = None
+    logprobs: None = None
+    usage: None = None
+    error: None = None
+
+
+class PlainChunk(Struct, gc=False):
+    """A chunk that holds a piece of text and nothing else of interest: what can be decoded as one needs no further looks."""
+
+    choices: tuple[PlainChoice]
+    usage: None = None
+    error: None = None
+    service_tier: None = None
+    x_groq: None = None
+
+
 decode = msgspec.json.Decoder(Chunk).decode
+decode_plain = msgspec.json.Decoder(PlainChunk).decode
 _LONE_SURROGATE = re.compile(
     r"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"

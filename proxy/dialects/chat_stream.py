@@ -11,7 +11,7 @@ from proxy.core.deltas import Annotation, Delta, End, Finish, Reasoning, Refusal
 from proxy.core.profile import Profile
 from proxy.dialects import chat_chunk, chat_errors
 from proxy.dialects.chat_calls import Calls
-from proxy.dialects.chat_chunk import Choice, Chunk, ToolCall, decode, decode_leniently
+from proxy.dialects.chat_chunk import Choice, Chunk, ToolCall, decode, decode_leniently, decode_plain
 from proxy.dialects.chat_think import ThinkTags
 from proxy.errors import Broken, ProxyError
 from proxy.wire.sse import Splitter
@@ -45,6 +45,7 @@ class ChatDecoder:
         self._tier: str | None = None
         self._annotations: list[dict[str, Any]] = []
         self._seen = False  # a choice
+        self._plain = False  # the last chunk was a piece of text and nothing else
         self._refused = False
 
     def feed(self, data: bytes) -> list[Delta]:
@@ -55,6 +56,13 @@ class ChatDecoder:
             self._collect(body, data)
         elif not self._over():
             for payload in self._splitter.feed(data):
+                if self._plain:  # the hot path; a chunk that is not plain costs it once
+                    try:
+                        if text := decode_plain(payload).choices[0].delta.content:
+                            deltas.append(Text(text))
+                        continue
+                    except (msgspec.DecodeError, UnicodeDecodeError):
+                        self._plain = False
                 self._take(payload, deltas)
             if self._splitter.overflow:
                 self._fail(
@@ -168,6 +176,7 @@ class ChatDecoder:
             if isinstance(content, str) and choice.logprobs is None and self._think is None:
                 if content:
                     deltas.append(Text(content))
+                    self._plain = True  # more of them will follow
             else:
                 self._content(content, choice, deltas)
             if delta.refusal:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.core.sequence import Sequence as Numbers
+from proxy.core.numbers import Numbers
 from proxy.wire.sse import BOM, COMMENT, DONE, Splitter, frames
 from tests.checker import parse_sse
 

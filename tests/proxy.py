@@ -1,0 +1,215 @@
+"""The proxy as its users have it: on a real port, in this process or as a process of its own, and a client for it.
+
+    async with Upstream(text("Hi")) as upstream, in_process(upstream) as proxy:
+        reply = await proxy.post(stream=True)
+
+Both ways take the endpoints, named u1, u2 ... and asked in this order, and the fields of the YAML, and go through it.
+"""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from proxy.app import build
+from proxy.config import load
+from tests.checker import check, parse_sse
+from tests.snapshots import must
+from tests.upstream import Upstream
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).parent.parent
+REQUEST = {"model": "m", "input": "hi"}
+GUARD = 60
+"""Seconds after which a test that hangs fails."""
+
+
+@dataclass
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def events(self) -> list[Json]:
+        """Of a stream, checked."""
+        events = parse_sse(self.body)
+        check(events)
+        return events
+
+    def final(self) -> Json:
+        """The response that the stream ends with."""
+        return check(parse_sse(self.body))
+
+    def error(self) -> Json:
+        """The error object of an envelope, which is whole."""
+        assert self.headers["content-type"].startswith("application/json")
+        error: Json = self.json()["error"]
+        must(set(error) == {"message", "type", "param", "code"}, f"the envelope holds {error}")
+        must(bool(error["message"]) and bool(error["type"]), f"the envelope holds {error}")
+        return error
+
+
+@dataclass
+class Stream:
+    """An answer that is read as it comes."""
+
+    answer: aiohttp.ClientResponse
+    body: bytearray = field(default_factory=bytearray)
+
+    async def until(self, words: str) -> None:
+        """Read on to the first frame with these words in it."""
+        while words.encode() not in (frame := await self.answer.content.readuntil(b"\n\n")):
+            self.body += frame
+        self.body += frame
+
+    async def rest(self) -> Reply:
+        """The whole of it, from the beginning, once it has ended."""
+        self.body += await self.answer.read()
+        return Reply(self.answer.status, self.answer.headers, bytes(self.body))
+
+
+class Client:
+    """Asks the proxy. url: up to /v1."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self.port = int(re.findall(r":(\d+)/", url)[0])
+        self.session = session
+
+    async def get(self, path: str) -> Reply:
+        return await self.ask("GET", path)
+
+    async def post(self, *, headers: dict[str, str] | None = None, **fields: Any) -> Reply:
+        """A response of the least request there is, with these fields."""
+        return await self.ask("POST", "/v1/responses", json=REQUEST | fields, headers=headers)
+
+    async def ask(self, method: str, path: str, **options: Any) -> Reply:
+        async with self.session.request(method, self.url.removesuffix("/v1") + path, **options) as answer:
+            return Reply(answer.status, answer.headers, await answer.read())
+
+    @asynccontextmanager
+    async def stream(self, **fields: Any) -> AsyncIterator[Stream]:
+        """The same as a stream; leaving early closes the connection."""
+        async with self.session.post(f"{self.url}/responses", json=REQUEST | {"stream": True} | fields) as answer:
+            yield Stream(answer)
+            answer.close()
+
+    async def mute(self, **fields: Any) -> socket.socket:
+        """A request on a connection of which nobody reads; whoever asks closes it."""
+        body = json.dumps(REQUEST | {"stream": True} | fields).encode()
+        head = f"POST /v1/responses HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(made, ("127.0.0.1", self.port))
+        await loop.sock_sendall(made, head.encode() + body)
+        return made
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Client]:
+    timeout = aiohttp.ClientTimeout(total=None)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, read_bufsize=1 << 20) as session:
+        yield Client(url, session)
+
+
+def config(*endpoints: Upstream | Json, **fields: Any) -> Json:
+    """The YAML as data. An endpoint is a scripted upstream, or its fields."""
+    given = [{"url": each.url} if isinstance(each, Upstream) else each for each in endpoints]
+    return {"upstreams": {f"u{number}": each for number, each in enumerate(given, 1)}} | fields
+
+
+@contextmanager
+def written(data: Json) -> Iterator[Path]:
+    """The path of a file that says this; JSON is YAML."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "proxy.yaml"
+        path.write_text(json.dumps(data))
+        yield path
+
+
+@asynccontextmanager
+async def in_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterator[Client]:
+    """The application in this process and on this loop."""
+    with written(config(*endpoints, **fields)) as path:
+        settings = load(path, {})
+    async with asyncio.timeout(GUARD), AsyncExitStack() as stack:
+        server = await build(settings, stack)
+        runner = web.AppRunner(server.app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        yield await stack.enter_async_context(connected(f"http://127.0.0.1:{port}/v1"))
+
+
+class Process(Client):
+    """The proxy as a process of its own. log: what it writes to standard error."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, process: asyncio.subprocess.Process, log: Path) -> None:
+        super().__init__(url, session)
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    async def refusing(self) -> None:
+        """Returns once no new connection is accepted."""
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except ConnectionRefusedError:
+                return
+            writer.close()
+
+
+@asynccontextmanager
+async def as_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterator[Process]:
+    """The command that `make run` runs, on a free port; it is stopped at the end, and its exit status has to be 0."""
+    with written(config(*endpoints, **fields)) as path:
+        log = path.with_name("log")
+        command = (sys.executable, "-m", "proxy", str(path), "--port", "0")
+        with log.open("wb") as errors:
+            pipe = asyncio.subprocess.PIPE
+            process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=errors)
+        try:
+            async with asyncio.timeout(GUARD):
+                assert process.stdout
+                url = (await process.stdout.readline()).decode().split()[-1]
+                async with connected(url) as client:
+                    yield Process(url, client.session, process, log)
+                if process.returncode is None:
+                    process.terminate()
+                await process.stdout.read()
+                assert await process.wait() == 0, log.read_text()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
