@@ -21,7 +21,7 @@ test: .venv/test; $(BIN)/python -m pytest
 test-engines: .venv/engines; $(BIN)/python -m pytest -m engine tests/engines
 bench: .venv/test; $(BIN)/python -m bench
 transcripts: .venv/test; TRANSCRIPTS=write $(BIN)/python -m pytest -q tests/test_transcripts.py
-clean:; rm -rf .venv .*_cache .hypothesis .coverage build dist *.egg-info; find . -name __pycache__ -prune -exec rm -rf {} +
+clean:; rm -rf .venv .venv-peers .*_cache .hypothesis .coverage build dist *.egg-info; find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What each needs is installed once, and again when setup.cfg changes. Where uvloop can't be had, it runs without.
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable

@@ -63,6 +63,12 @@ def by_blocks(content: StreamReader) -> StreamReader:
     return content
 
 
+def read_small(transport: Any) -> None:
+    """Let asyncio ask for 64 KiB a read and not for 256: memory of that size is mapped and unmapped by the kernel each time."""
+    if getattr(transport, "max_size", 0) > 2 * RECEIVE:
+        transport.max_size = 2 * RECEIVE
+
+
 def small_socket(address: tuple[Any, ...]) -> socket.socket:
     """For aiohttp's socket_factory."""
     family, kind, protocol, _, _ = address

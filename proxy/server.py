@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from proxy.blocks import read_small
 from proxy.errors import ProxyError, RequestError, internal
 from proxy.service import Running, Service
 from proxy.sinks import EventStream, Pace, Stopping, collect
@@ -94,6 +95,7 @@ class Server:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Ids, errors as envelopes, the line in the log."""
         began = time.perf_counter()
+        read_small(request.transport)
         line = Line(request.method, request.path, _request_id(request.headers.get("X-Request-Id")))
         line.client_id = request.headers.get("X-Client-Request-Id")
         request["line"], request["began"] = line, began

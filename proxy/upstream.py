@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from proxy.blocks import by_blocks, small_socket
+from proxy.blocks import by_blocks, read_small, small_socket
 from proxy.core.deltas import Accepted, Delta
 from proxy.core.profile import Profile
 from proxy.core.turn import Turn
@@ -63,6 +63,7 @@ class Connector(aiohttp.TCPConnector):
         if attempt is not None:
             attempt.reused = hasattr(protocol, "used_before")
         protocol.used_before = True
+        read_small(protocol.transport)
         return connection
 
 

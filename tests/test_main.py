@@ -60,7 +60,9 @@ def running(*args: str | Path, **env: str) -> AbstractAsyncContextManager[tuple[
 
 def made(**env: str) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, list[str]]]:
     """`make run`, with what runs the tests and not with what it would install."""
-    return started("make", "-o", ".venv/run", f"BIN={Path(sys.executable).parent}", "run", **env)
+    binaries = f"BIN={Path(sys.executable).parent}"
+    # The tests themselves may run under make, which tells its children so.
+    return started("make", "-o", ".venv/run", binaries, "run", MAKEFLAGS="", MAKELEVEL="", **env)
 
 
 async def paste(lines: list[str]) -> str:

@@ -2,7 +2,7 @@
 
     python -m tests.engines.serve [--slots N] [--key KEY]
 
-It prints its address once it can be asked, and serves until it is killed.
+It prints its address once it can be asked, and serves until it is killed, for two minutes at most.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import xllamacpp
 MODEL = Path(__file__).with_name("tiny.gguf")
 CONTEXT = 4096
 """Tokens for each slot."""
+LIFETIME = 120
+"""Seconds after which it ends by itself, and with it an answer without end that a test has forgotten."""
 
 
 def options(slots: int, key: str | None) -> xllamacpp.CommonParams:
@@ -43,6 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     server = xllamacpp.Server(options(args.slots, args.key))
     print(server.listening_address, flush=True)  # noqa: T201
+    signal.alarm(LIFETIME)
     signal.pause()
 
 

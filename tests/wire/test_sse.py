@@ -96,10 +96,10 @@ def test_many_events_together_may_be_longer_than_the_limit() -> None:
 
 
 def test_frames_are_what_the_strict_parser_takes() -> None:
-    event = Numbers().event("response.created")
-    assert event.data == b'{"type":"response.created","sequence_number":0}'
+    event = Numbers().event("response.created", response={})
+    assert event.data == b'{"type":"response.created","sequence_number":0,"response":{}}'
     body = COMMENT + frames([event, event]) + COMMENT + DONE
-    assert parse_sse(body) == [{"type": "response.created", "sequence_number": 0}] * 2
+    assert parse_sse(body) == [{"type": "response.created", "sequence_number": 0, "response": {}}] * 2
 
 
 def test_a_line_end_may_be_cut_in_two() -> None:

@@ -1,0 +1,369 @@
+"""Silence, slow clients, clients that leave, and the end of the process."""
+
+import asyncio
+import contextlib
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.checker import parse_sse
+from tests.proxy import Client, Process, as_process, in_process
+from tests.upstream import CUT, GONE, Forever, Head, Raw, Request, Script, Upstream, answer, chunk, sse, text
+
+LIMIT = 5
+"""Seconds within which something that should happen at once has to happen, on the most loaded machine."""
+
+GOOD = text("Hel", "lo")
+FIRST = sse(chunk({"role": "assistant", "content": "Hel"}), done=False)
+PIECE = b"".join(sse(*[chunk({"content": "word "})] * 100, done=False))
+
+
+def types(events: list[dict[str, Any]]) -> list[str]:
+    return [event["type"].removeprefix("response.") for event in events]
+
+
+# Silence before the upstream's status
+
+
+async def test_a_stream_begins_before_the_upstream_does() -> None:
+    go = asyncio.Event()
+    stream = {"accept_wait": 0.05, "keep_alive": 0.05}
+    async with Upstream([Raw(b""), go, Head(), *GOOD]) as upstream, in_process(upstream, stream=stream) as proxy:
+        async with proxy.stream() as reply:
+            for words in ("response.created", "response.in_progress", ": keepalive", ": keepalive"):
+                await reply.until(words)
+            go.set()
+            assert (await reply.rest()).final()["status"] == "completed"
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 503])
+async def test_an_error_after_the_beginning_is_an_event(status: int) -> None:
+    go = asyncio.Event()
+    error = answer(status, {"error": {"message": "oh"}})
+    async with Upstream([Raw(b""), go, *error]) as upstream, in_process(upstream, stream={"accept_wait": 0.05}) as proxy:
+        async with proxy.stream() as reply:
+            await reply.until("response.in_progress")
+            go.set()
+            events = (await reply.rest()).events()
+    assert types(events) == ["created", "in_progress", "error", "failed"]
+
+
+async def test_the_next_upstream_is_asked_after_the_beginning_too() -> None:
+    go = asyncio.Event()
+    first: Script = [Raw(b""), go, CUT]
+    async with Upstream(first) as silent, Upstream(GOOD) as second:
+        async with in_process(silent, second, stream={"accept_wait": 0.05}) as proxy, proxy.stream() as reply:
+            await reply.until("response.in_progress")
+            go.set()
+            assert (await reply.rest()).final()["status"] == "completed"
+
+
+async def test_an_upstream_that_never_begins_ends_the_stream() -> None:
+    settings = {"stream": {"accept_wait": 0.05}, "timeouts": {"accept": 0.2}}
+    async with Upstream([Raw(b""), GONE]) as upstream, in_process(upstream, **settings) as proxy:
+        events = (await proxy.post(stream=True)).events()
+        await upstream.requests[0].gone.wait()
+    assert types(events) == ["created", "in_progress", "error", "failed"]
+
+
+async def test_without_a_wait_the_stream_begins_at_once() -> None:
+    async with Upstream(answer(400, {"error": "oh"})) as upstream, in_process(upstream, stream={"accept_wait": 0}) as proxy:
+        reply = await proxy.post(stream=True)
+    assert reply.status in (200, 400)  # who is first is open; both are well formed
+    assert (reply.final()["status"] if reply.status == 200 else reply.error()["type"]) in ("failed", "invalid_request_error")
+
+
+# Silence within a stream
+
+
+@pytest.mark.parametrize("before", [[Head()], FIRST])
+async def test_a_comment_breaks_the_silence(before: Script) -> None:
+    go = asyncio.Event()
+    async with Upstream([*before, go, *GOOD]) as upstream, in_process(upstream, stream={"keep_alive": 0.05}) as proxy:
+        async with proxy.stream() as reply:
+            for _ in range(3):
+                await reply.until(": keepalive")
+            go.set()
+            assert (await reply.rest()).final()["status"] == "completed"
+
+
+@pytest.mark.parametrize("before", [[Head()], FIRST])
+async def test_an_event_breaks_a_long_silence(before: Script) -> None:
+    go = asyncio.Event()
+    stream = {"keep_alive": 0.05, "progress": 0.12}
+    async with Upstream([*before, go, *GOOD]) as upstream, in_process(upstream, stream=stream) as proxy:
+        async with proxy.stream() as reply:
+            for words in ("response.in_progress", ": keepalive", "response.in_progress", "response.in_progress"):
+                await reply.until(words)
+            go.set()
+            assert types((await reply.rest()).events()).count("in_progress") >= 3
+
+
+async def test_a_stream_that_fails_has_no_comment_behind_its_end() -> None:
+    stream = {"keep_alive": 0.02}
+    async with Upstream([*FIRST, GONE]) as upstream:
+        async with in_process(upstream, stream=stream, timeouts={"idle": 0.2}) as proxy:
+            body = (await proxy.post(stream=True)).body
+    assert b": keepalive\n\n" in body
+    parse_sse(body)
+
+
+# Clients that leave: the upstream's connection closes at once, in every phase
+
+PHASES: dict[str, tuple[Script, str]] = {
+    "before the upstream accepted": ([Raw(b""), GONE], ""),
+    "after the stream has begun before the upstream": ([Raw(b""), GONE], "response.in_progress"),
+    "before the first token": ([Head(), GONE], "response.in_progress"),
+    "in the middle": ([*FIRST, GONE], "output_text.delta"),
+    "while the upstream goes on": ([Forever(PIECE)], "output_text.delta"),
+}
+
+
+def report(phase: str, left: float, request: Request) -> None:
+    assert request.gone.at is not None
+    print(f"client left {phase}: upstream closed after {(request.gone.at - left) * 1000:.1f} ms")  # noqa: T201
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_a_client_that_leaves_a_stream_closes_the_upstream(phase: str) -> None:
+    script, seen = PHASES[phase]
+    wait = 0.05 if phase.startswith("after") else 30
+    async with Upstream(script) as upstream, as_process(upstream, stream={"accept_wait": wait}) as proxy:
+        client = await proxy.mute()
+        request = await upstream.received(1)
+        received = b""
+        while seen.encode() not in received:
+            received += await asyncio.get_running_loop().sock_recv(client, 4096)
+        left = asyncio.get_running_loop().time()
+        client.close()
+        async with asyncio.timeout(LIMIT):
+            await request.gone.wait()
+    report(phase, left, request)
+
+
+async def test_a_client_that_leaves_with_a_full_buffer_closes_the_upstream() -> None:
+    async with Upstream([Forever(PIECE)]) as upstream, as_process(upstream) as proxy:
+        client = await proxy.mute()
+        request = await upstream.received(1)
+        await request.stalled.wait()
+        left = asyncio.get_running_loop().time()
+        client.close()
+        async with asyncio.timeout(LIMIT):
+            await request.gone.wait()
+        report("with a full buffer", left, request)
+
+
+@pytest.mark.parametrize("script", [[Raw(b""), GONE], [Head(), GONE], [*FIRST, GONE], [Forever(FIRST[0])]])
+async def test_a_client_that_does_not_wait_for_a_body_closes_the_upstream(script: Script) -> None:
+    async with Upstream(script) as upstream, as_process(upstream) as proxy:
+        client = await proxy.mute(stream=False)
+        request = await upstream.received(1)
+        left = asyncio.get_running_loop().time()
+        client.close()
+        async with asyncio.timeout(LIMIT):
+            await request.gone.wait()
+        report("without a stream", left, request)
+
+
+async def test_a_client_that_leaves_between_two_upstreams_asks_no_more() -> None:
+    async with Upstream([Raw(b""), GONE]) as first, Upstream(GOOD) as second:
+        async with as_process(first, second, timeouts={"accept": 30}) as proxy:
+            client = await proxy.mute()
+            request = await first.received(1)
+            client.close()
+            async with asyncio.timeout(LIMIT):
+                await request.gone.wait()
+            assert (await proxy.get("/health")).status == 200
+        assert second.requests == []
+
+
+async def test_a_client_that_leaves_is_no_error_in_the_log() -> None:
+    async with Upstream([*FIRST, GONE]) as upstream, as_process(upstream) as proxy:
+        client = await proxy.mute()
+        request = await upstream.received(1)
+        client.close()
+        await request.gone.wait()
+        proxy.process.terminate()
+        await proxy.process.wait()
+        assert "client_closed" in proxy.log
+        assert "Traceback" not in proxy.log
+
+
+# Clients that do not read
+
+
+async def test_a_client_that_does_not_read_stops_the_upstream() -> None:
+    async with Upstream([Forever(PIECE)]) as upstream, in_process(upstream) as proxy:
+        with contextlib.closing(await proxy.mute()):
+            request = await upstream.received(1)
+            await settled([request])
+            assert not request.gone.is_set()
+
+
+async def test_a_client_that_reads_again_gets_the_rest() -> None:
+    script: Script = [*[PIECE] * 300, *GOOD]
+    async with Upstream(script) as upstream, in_process(upstream, stream={"keep_alive": 0.05}) as proxy:
+        async with proxy.stream() as reply:
+            request = await upstream.received(1)
+            await request.stalled.wait()
+            events = parse_sse((await reply.rest()).body)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert types(events).count("output_text.delta") == 300 * 100 + 2
+
+
+async def test_a_client_that_reads_nothing_for_long_is_dropped() -> None:
+    stream = {"send_timeout": 0.2, "keep_alive": 0.1}
+    async with Upstream([Forever(PIECE)]) as upstream, as_process(upstream, stream=stream) as proxy:
+        with contextlib.closing(await proxy.mute()):
+            request = await upstream.received(1)
+            async with asyncio.timeout(LIMIT):
+                await request.gone.wait()
+        proxy.process.terminate()
+        await proxy.process.wait()
+        assert "client_stalled" in proxy.log
+        assert "Traceback" not in proxy.log
+
+
+async def test_a_client_that_reads_nothing_while_there_is_nothing_is_kept() -> None:
+    go = asyncio.Event()
+    stream = {"send_timeout": 0.1, "keep_alive": 0.05}
+    async with Upstream([*FIRST, go, *GOOD]) as upstream, in_process(upstream, stream=stream) as proxy:
+        async with proxy.stream() as reply:
+            for _ in range(5):
+                await reply.until(": keepalive")
+            go.set()
+            assert (await reply.rest()).final()["status"] == "completed"
+
+
+async def test_many_that_do_not_read_take_little_memory() -> None:
+    async with Upstream(lambda request: [Forever(PIECE)] if request.json()["model"] == "m" else GOOD) as upstream:
+        async with as_process(upstream) as proxy, AsyncExitStack() as stack:
+            for stream in (True, False):
+                await proxy.post(stream=stream, model="other")
+            before = proxy.memory()
+            for _ in range(50):
+                stack.enter_context(contextlib.closing(await proxy.mute()))
+            await upstream.received(52)
+            await settled(upstream.requests[2:])
+            grown = proxy.memory() - before
+            print(f"50 clients that do not read: {grown / 2**20:.1f} MiB")  # noqa: T201
+            assert grown < 25 * 2**20
+            assert (await proxy.post(model="other")).status == 200
+
+
+async def settled(requests: list[Request]) -> None:
+    """Returns once each upstream has stalled and nothing has moved since the last look."""
+    for request in requests:
+        await request.stalled.wait()
+    sent, last = [request.sent for request in requests], [-1]
+    while sent != last:
+        await asyncio.sleep(0.5)
+        sent, last = [request.sent for request in requests], sent
+
+
+# Many at once
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 12_000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_two_thousand_streams_are_open_at_once() -> None:
+    count, go = 2000, asyncio.Event()
+    few = asyncio.Semaphore(50)
+    alive = asyncio.Barrier(count + 1)
+
+    async def one(proxy: Client) -> bytes:
+        async with AsyncExitStack() as stack:
+            async with few:
+                reply = await stack.enter_async_context(proxy.stream())
+                await reply.until('"delta":"Hel"')
+            await alive.wait()
+            return (await reply.rest()).body
+
+    async with Upstream([*FIRST, go, *GOOD]) as upstream, as_process(upstream) as proxy:
+        streams = [asyncio.create_task(one(proxy)) for _ in range(count)]
+        await alive.wait()
+        assert upstream.open == count
+        assert (await proxy.get("/health")).status == 200
+        go.set()
+        bodies = await asyncio.gather(*streams)
+    for body in bodies:
+        assert parse_sse(body)[-1]["type"] == "response.completed"
+
+
+# The end of the process
+
+
+@asynccontextmanager
+async def open_streams(proxy: Process, count: int) -> AsyncIterator[list[Any]]:
+    async with AsyncExitStack() as stack:
+        replies = [await stack.enter_async_context(proxy.stream()) for _ in range(count)]
+        for reply in replies:
+            await reply.until('"delta":"Hel"')
+        yield replies
+
+
+async def test_open_streams_may_finish_before_the_process_ends() -> None:
+    go = asyncio.Event()
+    async with Upstream([*FIRST, go, *GOOD]) as upstream, as_process(upstream, drain=30) as proxy:
+        async with open_streams(proxy, 2) as replies:
+            proxy.process.terminate()
+            await proxy.refusing()
+            go.set()
+            for reply in replies:
+                assert (await reply.rest()).final()["status"] == "completed"
+        assert await proxy.process.wait() == 0
+
+
+async def test_streams_that_take_too_long_are_ended_in_good_order() -> None:
+    async with Upstream([*FIRST, GONE]) as upstream, as_process(upstream, drain=0.2) as proxy:
+        async with open_streams(proxy, 2) as replies:
+            proxy.process.terminate()
+            for reply in replies:
+                final = (await reply.rest()).final()
+                assert (final["status"], final["error"]["code"]) == ("failed", "server_error")
+        assert await proxy.process.wait() == 0
+        assert all(request.gone.is_set() for request in upstream.requests)
+        assert "Traceback" not in proxy.log
+
+
+async def test_some_finish_and_some_are_ended() -> None:
+    go = asyncio.Event()
+    async with Upstream([*FIRST, go, *GOOD], [*FIRST, GONE]) as upstream, as_process(upstream, drain=1) as proxy:
+        async with open_streams(proxy, 2) as replies:
+            proxy.process.terminate()
+            await proxy.refusing()
+            go.set()
+            finals = [(await reply.rest()).final()["status"] for reply in replies]
+        assert (finals, await proxy.process.wait()) == (["completed", "failed"], 0)
+
+
+@pytest.mark.parametrize("script", [[Raw(b""), GONE], [Head(), GONE]])
+async def test_requests_without_an_event_are_ended_in_good_order(script: Script) -> None:
+    async with Upstream(script) as upstream, as_process(upstream, drain=0.2) as proxy:
+        asked = [asyncio.create_task(proxy.post(stream=stream)) for stream in (True, False)]
+        await upstream.received(2)
+        proxy.process.terminate()
+        stream, whole = await asyncio.gather(*asked)
+        assert await proxy.process.wait() == 0
+    assert (whole.status, whole.error()["code"], int(whole.headers["retry-after"]) >= 1) == (503, "server_error", True)
+    assert stream.status == 503 or stream.final()["status"] == "failed"
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_the_end() -> None:
+    async with Upstream([Forever(PIECE)]) as upstream, as_process(upstream, drain=0.2) as proxy:
+        with contextlib.closing(await proxy.mute()):
+            request = await upstream.received(1)
+            await request.stalled.wait()
+            proxy.process.terminate()
+            assert await proxy.process.wait() == 0
+        await request.gone.wait()
