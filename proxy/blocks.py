@@ -6,6 +6,7 @@ reader is left as it is.
 """
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import StreamReader
@@ -15,19 +16,24 @@ RECEIVE = 32 * 1024
 
 
 class BlockReader(StreamReader):
-    """A StreamReader for readany() only."""
+    """A StreamReader for readany() only.
 
-    __slots__ = ()
+    Somebody may listen: then, instead of waking the reader that waits, the loop calls `listener` once for all that one read of the
+    socket has brought. It takes what there is with take(), or calls wake() to let the reader have it.
+    """
+
+    __slots__ = ()  # the class of a living object can be changed only to one of the same layout
 
     def feed_data(self, data: bytes, size: int = 0) -> bool:
         if data:
             self._buffer.append(data)
             self._size += len(data)
             self.total_bytes += len(data)
-            if (waiter := self._waiter) is not None:
-                self._waiter = None
-                if not waiter.done():
-                    waiter.set_result(None)
+            if self._waiter is not None:
+                if self._http_chunk_splits is None:
+                    self.wake()
+                elif len(self._buffer) == 1:
+                    self._loop.call_soon(self._http_chunk_splits)
             if self._size > self._high_water:
                 self._protocol.pause_reading()
         return False
@@ -38,11 +44,28 @@ class BlockReader(StreamReader):
     def end_http_chunk_receiving(self) -> None:
         pass
 
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        self._http_chunk_splits = listener  # a place that is of no other use here
+
+    def waits(self) -> bool:
+        """Whether a reader waits."""
+        return self._waiter is not None
+
+    def wake(self) -> None:
+        """Let the reader that waits have what there is, if anything."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
     async def readany(self) -> bytes:
+        """What there is; b"" at the end, and after a wake() with nothing there."""
         if self._exception is not None:
             raise self._exception
-        while not self._buffer and not self._eof:
+        if not self._buffer and not self._eof:
             await self._wait("readany")
+        return self.take()
+
+    def take(self) -> bytes:
         buffer = self._buffer
         data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
         buffer.clear()
@@ -60,6 +83,7 @@ def by_blocks(content: StreamReader) -> StreamReader:
     """The same body, from now on to be read by readany() alone."""
     if _FITS and type(content) is StreamReader and not content._buffer_offset:
         content.__class__ = BlockReader
+        content._http_chunk_splits = None
     return content
 
 

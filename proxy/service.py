@@ -21,6 +21,7 @@ class Running(NamedTuple):
 
     translator: Translator
     events: Events
+    trace: Trace
 
 
 def mint() -> Callable[[str], str]:
@@ -56,7 +57,7 @@ class Service:
             tier=create.tier,
             pad=_padding if obfuscated else None,
         )
-        return Running(translator, run(turn, translator, lambda turn: self.router.ask(route, turn, trace)))
+        return Running(translator, run(turn, translator, lambda turn: self.router.ask(route, turn, trace)), trace)
 
 
 def _call_ids(items: list[Item]) -> set[str]:

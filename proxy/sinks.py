@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp_sse import EventSourceResponse
 from msgspec import Struct
 
 from proxy import tasks
+from proxy.core.deltas import Delta
 from proxy.core.translator import Translator
 from proxy.errors import ProxyError, Shutdown
 from proxy.run import Events
@@ -80,7 +82,9 @@ class EventStream(EventSourceResponse):
         self.stalled = False
         self.done = False
         self._events: Events = running.events
+        self._trace = running.trace
         self._loop = asyncio.get_running_loop()
+        self._protocol: BaseProtocol
         self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._began = self._wrote_at = self._event_at = self._loop.time()
@@ -127,22 +131,40 @@ class EventStream(EventSourceResponse):
         request.transport.set_write_buffer_limits(high=BUFFER)
         self.headers.extend(self._more_headers())
         await self.prepare(request)
+        self._protocol = request.protocol
+        if request.version >= HttpVersion11:  # which has HTTP chunks
+            self._trace.express = self
         if begin and (events := self.translator.start()):
             await self._send(events)
 
     async def _send(self, events: list[Event]) -> None:
         """All events of one batch in one write."""
-        data = frames(events)
         last = self.translator.ended
-        if last and self.pace.done:
-            data += DONE
+        data = self._frames(events)
+        self._writing_since = self._wrote_at
+        await (self.write_eof(data) if last else self.write(data))
+        self._writing_since = None
+
+    def _frames(self, events: list[Event]) -> bytes:
         now = self._loop.time()
         if self.first_after is None and events[-1].seq > 1:
             self.first_after = now - self._began
+        self._wrote_at = self._event_at = now
+        data = frames(events) + (DONE if self.translator.ended and self.pace.done else b"")
         self.written += len(data)
-        self._writing_since = self._wrote_at = self._event_at = now
-        await (self.write_eof(data) if last else self.write(data))
-        self._writing_since = None
+        return data
+
+    def can_take(self) -> bool:
+        """Whether a write would leave at once: see proxy.upstream.Lane."""
+        protocol = self._protocol
+        return self._writing_since is None and protocol.transport is not None and not protocol.writing_paused
+
+    def take(self, deltas: list[Delta]) -> None:
+        """To be called only when can_take(): nothing is awaited, so it goes to the transport, as one HTTP chunk."""
+        if events := self.translator.feed(deltas):
+            data = self._frames(events)
+            assert self._protocol.transport is not None
+            self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def _ping(self) -> None:
         """Run by the library as a task, from prepare() on. Instead of that, one timer that looks at the times of the last writes."""

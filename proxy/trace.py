@@ -2,7 +2,19 @@
 
 from collections.abc import Mapping
 
+from typing import Protocol
+
 from msgspec import Struct
+
+from proxy.core.deltas import Delta
+
+
+class Express(Protocol):
+    """A sink that can take deltas at once, outside of any task."""
+
+    def can_take(self) -> bool: ...
+
+    def take(self, deltas: list[Delta]) -> None: ...
 
 
 class Trace(Struct):
@@ -13,6 +25,7 @@ class Trace(Struct):
     authorization: the client's own, for upstreams that get it passed through; never logged.
     unknown: fields of the request that nobody knows. dropped: what was asked for and could not be said to the upstream.
     ignored: types of the input items that were skipped.
+    express: the short way to the client, once its stream has begun.
     """
 
     id: str
@@ -25,3 +38,4 @@ class Trace(Struct):
     unknown: list[str] = []
     dropped: list[str] = []
     ignored: list[str] = []
+    express: Express | None = None

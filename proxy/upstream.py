@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from proxy.blocks import by_blocks, read_small, small_socket
+from proxy.blocks import BlockReader, by_blocks, read_small, small_socket
 from proxy.core.deltas import Accepted, Delta
 from proxy.core.profile import Profile
 from proxy.core.turn import Turn
@@ -139,14 +139,20 @@ class Upstream:
                 if not content.total_bytes:  # else the first bytes are here too, and leave together with the headers
                     yield deltas
                     deltas = []
+                lane = Lane(content, decoder, watch, trace)
                 while not decoder.done:
                     watch.since = watch.now()
                     data = await content.readany()
                     watch.since = None
-                    deltas += decoder.feed(data) if data else decoder.close()
+                    deltas += lane.leave()
+                    if data:
+                        deltas += decoder.feed(data)
+                    elif content.at_eof():
+                        deltas += decoder.close()
                     if deltas:
                         yield deltas
                         deltas = []
+                        lane.enter()
                     if decoder.failure is not None:
                         raise decoder.failure
                 if not content.at_eof():
@@ -253,6 +259,50 @@ class Upstream:
                 return self.dialect.models(await answer.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(f"it lists no models ({type(error).__name__})") from error
+
+
+class Lane:
+    """The short way of a stream in full flow: from the socket's callback to the client's socket, without waking a task.
+
+    Waking the reader, and four generators after it, costs a third of what a token costs. So, once the upstream has spoken and while
+    the sink can write at once, what arrives is decoded and handed to the sink in the callback. Anything else - the end, a failure, a
+    client that is slow - wakes the reader, and goes the ordinary way, where a slow client stops the reading.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader, decoder: Decoder, watch: "Watch", trace: Trace) -> None:
+        self._content = content
+        self._decoder = decoder
+        self._watch = watch
+        self._trace = trace
+        self._kept: list[Delta] = []
+
+    def enter(self) -> None:
+        if self._trace.express is not None and isinstance(self._content, BlockReader):
+            self._content.listen(self._arrived)
+
+    def leave(self) -> list[Delta]:
+        """Back to the ordinary way; gives what was decoded here and has not been sent."""
+        if isinstance(self._content, BlockReader):
+            self._content.listen(None)
+        kept, self._kept = self._kept, []
+        return kept
+
+    def _arrived(self) -> None:
+        content, express = self._content, self._trace.express
+        if not isinstance(content, BlockReader) or not content.waits():
+            return
+        try:
+            if express is not None and express.can_take():
+                deltas = self._decoder.feed(content.take())
+                if not self._decoder.done and self._decoder.failure is None:
+                    self._watch.since = self._watch.now()
+                    if deltas:
+                        express.take(deltas)
+                    return
+                self._kept = deltas
+            content.wake()
+        except Exception as error:  # noqa: BLE001 - raised again where the reader waits
+            content.set_exception(error)
 
 
 class Watch:

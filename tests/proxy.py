@@ -112,10 +112,11 @@ class Client:
             yield Stream(answer)
             answer.close()
 
-    async def mute(self, **fields: Any) -> socket.socket:
-        """A request on a connection of which nobody reads; whoever asks closes it."""
+    async def mute(self, version: str = "1.1", **fields: Any) -> socket.socket:
+        """The same on a connection with little room, of which nobody reads; whoever asks closes it."""
         body = json.dumps(REQUEST | {"stream": True} | fields).encode()
-        head = f"POST /v1/responses HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        lines = ["Host: proxy", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+        head = "\r\n".join([f"POST /v1/responses HTTP/{version}", *lines, "", ""])
         made = socket.socket()
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         made.setblocking(False)

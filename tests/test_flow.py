@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -204,14 +205,23 @@ async def test_a_client_that_does_not_read_stops_the_upstream() -> None:
 
 
 async def test_a_client_that_reads_again_gets_the_rest() -> None:
-    script: Script = [*[PIECE] * 300, *GOOD]
+    large = b"".join(sse(chunk({"content": "x" * 10_000}), done=False))
+    script: Script = [*[large] * 2000, *GOOD]
     async with Upstream(script) as upstream, in_process(upstream, stream={"keep_alive": 0.05}) as proxy:
-        async with proxy.stream() as reply:
+        with contextlib.closing(await proxy.mute(version="1.0")) as client:
             request = await upstream.received(1)
             await request.stalled.wait()
-            events = parse_sse((await reply.rest()).body)
+            _, body = (await everything(client)).split(b"\r\n\r\n", 1)
+    events = parse_sse(body)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    assert types(events).count("output_text.delta") == 300 * 100 + 2
+    assert types(events).count("output_text.delta") == 2000 + 2
+
+
+async def everything(client: socket.socket) -> bytes:
+    received = []
+    while data := await asyncio.get_running_loop().sock_recv(client, 65536):
+        received.append(data)
+    return b"".join(received)
 
 
 async def test_a_client_that_reads_nothing_for_long_is_dropped() -> None:

@@ -53,6 +53,11 @@ class Gone(asyncio.Event):
 
     at: float | None = None
 
+    def set(self) -> None:
+        if self.at is None:
+            self.at = asyncio.get_running_loop().time()
+        super().set()
+
 
 GONE: Literal["gone"] = "gone"
 CUT: Literal["cut"] = "cut"
@@ -177,7 +182,7 @@ class Upstream:
                 if not await _Player(request, writer).play(script):
                     break
         except ConnectionError:
-            pass  # the proxy left in the middle of a piece; `gone` says so
+            gone.set()  # the proxy left in the middle of a piece, which the pump may not have seen yet
         finally:
             pump.cancel()
             writer.close()
@@ -261,7 +266,6 @@ async def _pump(
     except ConnectionError:
         pass
     reader.feed_eof()
-    gone.at = asyncio.get_running_loop().time()
     gone.set()
     writer.transport.abort()  # a write that waits for the other side ends too
 
