@@ -1,25 +1,28 @@
 """Reading an answer's body in blocks, at a fraction of what aiohttp's own reader costs.
 
-aiohttp keeps account of every HTTP chunk (engines send one for each token) and asks the connection to resume reading for each of
-them. Whoever reads blocks needs neither. This is the only place that knows aiohttp's insides; where they are not as expected, the
-reader is left as it is.
+aiohttp keeps account of every HTTP chunk (engines send one for each token) and asks the connection to resume reading
+for each of them. Whoever reads blocks needs neither. This is the only place that knows aiohttp's insides; where they
+are not as expected, the reader is left as it is.
 """
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import StreamReader
 
 RECEIVE = 32 * 1024
-"""Bytes of the kernel's receive buffer, which it doubles: as much as one read can bring, and so a bound on what a stalled client holds."""
+"""Bytes of the kernel's receive buffer, which it doubles.
+
+As much as one read can bring, and so a bound on what a stalled client holds.
+"""
 
 
 class BlockReader(StreamReader):
     """A StreamReader for readany() only.
 
-    Somebody may listen: then, instead of waking the reader that waits, the loop calls `listener` once for all that one read of the
-    socket has brought. It takes what there is with take(), or calls wake() to let the reader have it.
+    Somebody may listen: then, instead of waking the reader that waits, the loop calls `listener` once for all that one
+    read of the socket has brought. It takes what there is with take(), or calls wake() to let the reader have it.
     """
 
     __slots__ = ()  # the class of a living object can be changed only to one of the same layout
@@ -30,10 +33,11 @@ class BlockReader(StreamReader):
             self._size += len(data)
             self.total_bytes += len(data)
             if self._waiter is not None:
-                if self._http_chunk_splits is None:
+                listener: Any = self._http_chunk_splits
+                if listener is None:
                     self.wake()
                 elif len(self._buffer) == 1:
-                    self._loop.call_soon(self._http_chunk_splits)
+                    self._loop.call_soon(listener)
             if self._size > self._high_water:
                 self._protocol.pause_reading()
         return False
@@ -45,7 +49,7 @@ class BlockReader(StreamReader):
         pass
 
     def listen(self, listener: Callable[[], None] | None) -> None:
-        self._http_chunk_splits = listener  # a place that is of no other use here
+        self._http_chunk_splits = cast("Any", listener)  # a place that is of no other use here
 
     def waits(self) -> bool:
         """Whether a reader waits."""
@@ -75,7 +79,17 @@ class BlockReader(StreamReader):
         return data
 
 
-_NEEDED = {"_buffer", "_buffer_offset", "_eof", "_exception", "_high_water", "_protocol", "_size", "_waiter", "total_bytes"}
+_NEEDED = {
+    "_buffer",
+    "_buffer_offset",
+    "_eof",
+    "_exception",
+    "_high_water",
+    "_protocol",
+    "_size",
+    "_waiter",
+    "total_bytes",
+}
 _FITS = _NEEDED.issubset(getattr(StreamReader, "__slots__", ())) and hasattr(StreamReader, "_wait")
 
 
@@ -88,7 +102,7 @@ def by_blocks(content: StreamReader) -> StreamReader:
 
 
 def read_small(transport: Any) -> None:
-    """Let asyncio ask for 64 KiB a read and not for 256: memory of that size is mapped and unmapped by the kernel each time."""
+    """Let asyncio ask for 64 KiB a read and not for 256, which the kernel would map and unmap each time."""
     if getattr(transport, "max_size", 0) > 2 * RECEIVE:
         transport.max_size = 2 * RECEIVE
 

@@ -88,6 +88,8 @@ class Failed(UpstreamError):
 class Broken(UpstreamError):
     """The answer began and then broke: cut, silent for too long, or not what it should be."""
 
+    retriable = True
+
 
 class Shutdown(ProxyError):
     """The proxy is stopping and its time for open streams is over."""

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import aclosing
-from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
@@ -33,7 +33,11 @@ class Route(Struct, frozen=True):
 
     @property
     def exact(self) -> bool:
-        return not any(sign in self.model for sign in "*?[")
+        return not any(sign in self.model for sign in "*?")
+
+    def takes(self, model: str) -> bool:
+        pattern = re.escape(self.model).replace(r"\*", ".*").replace(r"\?", ".")
+        return re.fullmatch(pattern, model, re.DOTALL) is not None
 
 
 class Router:
@@ -46,7 +50,7 @@ class Router:
 
     def route(self, model: str) -> Route:
         """Raises RequestError for a model that nothing leads to."""
-        route = self._exact.get(model) or next((r for r in self._patterns if fnmatchcase(model, r.model)), None)
+        route = self._exact.get(model) or next((r for r in self._patterns if r.takes(model)), None)
         if route is None:
             routed = ", ".join(repr(route.model) for route in self.routes)
             raise RequestError(
@@ -57,7 +61,7 @@ class Router:
         return route
 
     async def ask(self, route: Route, turn: Turn, trace: Trace) -> Deltas:
-        """The deltas of one turn, from the first upstream that speaks: up to the first delta a failure means the next one."""
+        """The deltas of one turn, from the first upstream that speaks: one that fails before that is passed over."""
         for upstream in route.upstreams:
             trace.upstream = upstream.name
             trace.attempts += 1
@@ -71,14 +75,14 @@ class Router:
             except UpstreamError as error:
                 if spoke or not error.retriable or upstream is route.upstreams[-1]:
                     raise
-                log.warning("upstream %s: %s Trying the next one.", upstream.name, error)
+                log.warning("upstream %s failed (%s); trying the next one", upstream.name, error)
 
     async def models(self) -> list[str]:
         """Every model that can be asked for: the exact routes, and for patterns what their upstreams offer."""
         names = dict.fromkeys(route.model for route in self.routes if route.exact)
         for route in self._patterns:
             for offered in await asyncio.gather(*(self._offered(upstream) for upstream in route.upstreams)):
-                names |= dict.fromkeys(name for name in offered if fnmatchcase(name, route.model))
+                names |= dict.fromkeys(name for name in offered if route.takes(name))
         return list(names)
 
     async def ready(self) -> bool:

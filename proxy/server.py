@@ -53,6 +53,10 @@ class Line(Struct):
     ignored: list[str] = []
 
 
+LINE = web.RequestKey("line", Line)
+BEGAN = web.RequestKey("began", float)
+
+
 class Server:
     """The HTTP endpoints of one Service.
 
@@ -98,7 +102,7 @@ class Server:
         read_small(request.transport)
         line = Line(request.method, request.path, _request_id(request.headers.get("X-Request-Id")))
         line.client_id = request.headers.get("X-Client-Request-Id")
-        request["line"], request["began"] = line, began
+        request[LINE], request[BEGAN] = line, began
         try:
             try:
                 response = await handler(request)
@@ -108,7 +112,7 @@ class Server:
                 response = self._refuse(request, error)
             except (asyncio.CancelledError, ConnectionError):
                 line.ended = line.ended or "client_closed"
-                raise
+                raise asyncio.CancelledError from None  # of which aiohttp makes no error in the log
             except Exception:
                 log.exception("%s %s (%s) failed by a bug", request.method, request.path, line.id)
                 response = self._refuse(request, internal())
@@ -119,7 +123,7 @@ class Server:
             _write(line)
 
     def _refuse(self, request: web.Request, error: ProxyError) -> web.Response:
-        line = request["line"]
+        line = request[LINE]
         line.ended, line.error = line.ended or "error", error.message
         headers = self._headers(request)
         if error.retry_after is not None:
@@ -131,9 +135,9 @@ class Server:
         return web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
 
     def _headers(self, request: web.Request) -> dict[str, str]:
-        milliseconds = round((time.perf_counter() - request["began"]) * 1000)
+        milliseconds = round((time.perf_counter() - request[BEGAN]) * 1000)
         return {
-            "x-request-id": request["line"].id,
+            "x-request-id": request[LINE].id,
             "openai-processing-ms": str(milliseconds),
             "openai-version": "2020-10-01",
         }
@@ -141,7 +145,7 @@ class Server:
     # -- the endpoints
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
-        line: Line = request["line"]
+        line: Line = request[LINE]
         body = await _json_body(request)
         if log_bodies.isEnabledFor(logging.INFO):
             log_bodies.info("%s from the client: %s", line.id, body.decode("utf-8", "replace"))
@@ -163,7 +167,7 @@ class Server:
             _note(line, running, trace)
 
     async def _stream(self, request: web.Request, running: Running, trace: Trace) -> web.StreamResponse:
-        line: Line = request["line"]
+        line: Line = request[LINE]
         stream = EventStream(running, self.pace, lambda: self._headers(request) | _warnings(trace))
         try:
             await stream.run(request, self.stopping)
@@ -255,6 +259,8 @@ def _note(line: Line, running: Running, trace: Trace) -> None:
         line.error = translator.error.message if translator.error else None
     for note in translator.notes:
         log.info("%s: %s", line.id, note)
+    if log_bodies.isEnabledFor(logging.INFO):
+        log_bodies.info("%s to the client: %s", line.id, translator.response.decode())
 
 
 def _write(line: Line) -> None:

@@ -25,7 +25,7 @@ class Running(NamedTuple):
 
 
 def mint() -> Callable[[str], str]:
-    """Ids of one response: prefix and 48 hex digits, of which the first 16 are common to all, so that a search in logs finds them."""
+    """Ids of one response: prefix and 48 hex digits, the first 16 common to all, so that a search finds them."""
     common = secrets.token_hex(8)
 
     def mint_one(prefix: str) -> str:
@@ -46,6 +46,8 @@ class Service:
         """Begin a response. Raises RequestError when it can't be begun."""
         route = self.router.route(create.model)
         trace.model, trace.route, trace.unknown = create.model, route.model, list(create.unknown)
+        if create.truncation == "auto":  # nobody shortens anything yet
+            trace.unknown.append("truncation")
         turn = first_turn(create, model=route.upstream_model or create.model, extra={})
         obfuscated = create.stream_options is not None and create.stream_options.include_obfuscation
         translator = Translator(

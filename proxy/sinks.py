@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 
@@ -34,6 +35,12 @@ class Pace(Struct, frozen=True):
     done: bool = True
 
 
+def show(events: list[Event]) -> None:
+    """In the log at level debug, without what they say."""
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("events %s", ", ".join(f"{event.seq} {event.type.decode()}" for event in events))
+
+
 class Stopping:
     """Whether open streams have to end now, because the proxy does."""
 
@@ -45,8 +52,8 @@ async def collect(running: Running, stopping: Stopping) -> bytes:
     translator = running.translator
     try:
         async with aclosing(running.events) as events:
-            async for _ in events:
-                pass
+            async for batch in events:
+                show(batch)
     except asyncio.CancelledError:
         if stopping.now and _uncancel():
             raise Shutdown from None
@@ -111,6 +118,8 @@ class EventStream(EventSourceResponse):
             await self._end(Shutdown())
         finally:
             early.cancel()
+            if self._opening is not None:
+                self._opening.cancel()
             self.done = True
             if self._timer is not None:
                 self._timer.cancel()
@@ -127,15 +136,20 @@ class EventStream(EventSourceResponse):
             self._opening = tasks.spawn(self._open(request, begin=True), "open a stream early")
 
     async def _open(self, request: web.Request, *, begin: bool = False) -> None:
-        assert request.transport is not None
+        if request.transport is None:
+            raise ConnectionResetError
         request.transport.set_write_buffer_limits(high=BUFFER)
+        if (sock := request.transport.get_extra_info("socket")) is not None:
+            # The kernel would buffer megabytes for a client that does not read, all that an engine generates meanwhile.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * BUFFER)
         self.headers.extend(self._more_headers())
         await self.prepare(request)
         self._protocol = request.protocol
         if request.version >= HttpVersion11:  # which has HTTP chunks
             self._trace.express = self
         if begin and (events := self.translator.start()):
-            await self._send(events)
+            with suppress(ConnectionError):  # the client may have gone, which its own task is told
+                await self._send(events)
 
     async def _send(self, events: list[Event]) -> None:
         """All events of one batch in one write."""
@@ -150,6 +164,7 @@ class EventStream(EventSourceResponse):
         if self.first_after is None and events[-1].seq > 1:
             self.first_after = now - self._began
         self._wrote_at = self._event_at = now
+        show(events)
         data = frames(events) + (DONE if self.translator.ended and self.pace.done else b"")
         self.written += len(data)
         return data
@@ -167,7 +182,10 @@ class EventStream(EventSourceResponse):
             self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def _ping(self) -> None:
-        """Run by the library as a task, from prepare() on. Instead of that, one timer that looks at the times of the last writes."""
+        """Run by the library as a task, from prepare() on.
+
+        Instead of that, one timer that looks at the times of the last writes.
+        """
         self._look()
 
     def _look(self) -> None:

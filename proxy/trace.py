@@ -1,7 +1,6 @@
 """What happened to one request: written on the way, read by its log line and by the headers of its answer."""
 
 from collections.abc import Mapping
-
 from typing import Protocol
 
 from msgspec import Struct

@@ -1,6 +1,7 @@
 """Ask one upstream: connection, credentials, timeouts, and its failures by name."""
 
 import asyncio
+import io
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
@@ -23,10 +24,13 @@ from proxy.trace import Trace
 log = logging.getLogger(__name__)
 log_bodies = logging.getLogger("proxy.bodies")  # prompts: silent unless the configuration says otherwise
 
-READ = 32 * 1024  # bytes: what is buffered per stream, twice at most; more costs memory with stalled clients and gains no speed
+READ = (
+    32 * 1024
+)  # bytes: what is buffered per stream, twice at most; more costs memory with stalled clients and gains no speed
 KEEP_IDLE = 4.0  # seconds: uvicorn and llama.cpp close idle connections after 5
 TAIL = 0.1  # seconds for the end of the body behind the end of the stream, so that the connection can be used again
 LONGEST_REFUSAL = 256 * 1024  # bytes of an error body that are looked at
+LARGE = 1024 * 1024  # bytes
 LISTING = 5.0  # seconds for a list of models
 
 Deltas = AsyncGenerator[list[Delta], None]
@@ -140,25 +144,31 @@ class Upstream:
                     yield deltas
                     deltas = []
                 lane = Lane(content, decoder, watch, trace)
+                ended = False
                 while not decoder.done:
                     watch.since = watch.now()
-                    data = await content.readany()
+                    try:
+                        data = await content.readany()
+                    except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                        raise Broken(
+                            f"The upstream {self.name!r} broke off its answer.", code="server_error"
+                        ) from error
                     watch.since = None
                     deltas += lane.leave()
                     if data:
                         deltas += decoder.feed(data)
-                    elif content.at_eof():
+                    elif ended := content.at_eof():
                         deltas += decoder.close()
                     if deltas:
                         yield deltas
                         deltas = []
                         lane.enter()
                     if decoder.failure is not None:
-                        raise decoder.failure
+                        raise self._without_secrets(decoder.failure, trace)
+                    if ended:
+                        return
                 if not content.at_eof():
                     await watch.tail()
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            raise Broken(f"The upstream {self.name!r} broke off its answer.", code="server_error") from error
         finally:
             answer.close()  # a connection whose answer has been read to its end is back in the pool already
             for note in decoder.notes:
@@ -180,7 +190,7 @@ class Upstream:
         answer = await self._post(body, trace)
         if answer.status < 300:
             return answer
-        refusal = await self._refusal(answer)
+        refusal = self._without_secrets(await self._refusal(answer), trace)
         if self.profile.stream_usage and answer.status in (400, 422) and "stream_options" in refusal.message:
             log.warning("upstream %s does not take stream_options: usage will be missing", self.name)  # pitfall 84
             self.profile = msgspec.structs.replace(self.profile, stream_usage=False)
@@ -205,11 +215,12 @@ class Upstream:
         return await self._send(body, headers)
 
     async def _send(self, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        data = body if len(body) < LARGE else io.BytesIO(body)  # aiohttp writes it piece by piece
         accept = min((t for t in (self.timeouts.accept, self.timeouts.total) if t is not None), default=None)
         try:
             async with asyncio.timeout(accept):
                 return await self._session.post(
-                    self._target, data=body, headers=headers, timeout=self._connecting, allow_redirects=False
+                    self._target, data=data, headers=headers, timeout=self._connecting, allow_redirects=False
                 )
         except aiohttp.ConnectionTimeoutError as error:
             raise self._unreachable(f"no connection within {self.timeouts.connect:g} s") from error
@@ -221,6 +232,13 @@ class Upstream:
             raise self._unreachable(
                 f"it closed the connection without an answer ({type(error).__name__})", status=502
             ) from error
+
+    def _without_secrets(self, error: ProxyError, trace: Trace) -> ProxyError:
+        """Some servers quote the key that they refuse."""
+        for secret in (self.endpoint.key, trace.authorization.removeprefix("Bearer ").strip()):
+            if len(secret) > 3:
+                error.message = error.message.replace(secret, "***")
+        return error
 
     def _unreachable(self, why: str, status: int = 503) -> Unreachable:
         code = "server_is_overloaded" if status == 503 else "server_error"
@@ -262,11 +280,13 @@ class Upstream:
 
 
 class Lane:
-    """The short way of a stream in full flow: from the socket's callback to the client's socket, without waking a task.
+    """The short way of a stream in full flow: from the socket's callback to the client's socket, without waking a
+    task.
 
-    Waking the reader, and four generators after it, costs a third of what a token costs. So, once the upstream has spoken and while
-    the sink can write at once, what arrives is decoded and handed to the sink in the callback. Anything else - the end, a failure, a
-    client that is slow - wakes the reader, and goes the ordinary way, where a slow client stops the reading.
+    Waking the reader, and four generators after it, costs a third of what a token costs. So, once the upstream has
+    spoken and while the sink can write at once, what arrives is decoded and handed to the sink in the callback.
+    Anything else - the end, a failure, a client that is slow - wakes the reader, and goes the ordinary way, where a
+    slow client stops the reading.
     """
 
     def __init__(self, content: aiohttp.StreamReader, decoder: Decoder, watch: "Watch", trace: Trace) -> None:

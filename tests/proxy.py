@@ -167,8 +167,8 @@ async def in_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterato
 class Process(Client):
     """The proxy as a process of its own. log: what it writes to standard error."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, process: asyncio.subprocess.Process, log: Path) -> None:
-        super().__init__(url, session)
+    def __init__(self, client: Client, process: asyncio.subprocess.Process, log: Path) -> None:
+        super().__init__(client.url, client.session)
         self.process = process
         self._log = log
 
@@ -188,6 +188,8 @@ class Process(Client):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                continue  # it stood in the queue of the listener that was closed
             writer.close()
 
 
@@ -205,7 +207,7 @@ async def as_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterato
                 assert process.stdout
                 url = (await process.stdout.readline()).decode().split()[-1]
                 async with connected(url) as client:
-                    yield Process(url, client.session, process, log)
+                    yield Process(client, process, log)
                 if process.returncode is None:
                     process.terminate()
                 await process.stdout.read()

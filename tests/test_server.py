@@ -40,11 +40,14 @@ async def test_the_upstream_is_asked_the_same_for_both() -> None:
 async def test_events_come_as_they_are_made() -> None:
     go = asyncio.Event()
     script = text("Hel", "lo")
-    async with Upstream([*script[:2], go, *script[2:]]) as upstream, in_process(upstream) as proxy:
-        async with proxy.stream() as stream:
-            await stream.until('"delta":"Hel"')
-            go.set()
-            assert (await stream.rest()).final()["status"] == "completed"
+    async with (
+        Upstream([*script[:2], go, *script[2:]]) as upstream,
+        in_process(upstream) as proxy,
+        proxy.stream() as stream,
+    ):
+        await stream.until('"delta":"Hel"')
+        go.set()
+        assert (await stream.rest()).final()["status"] == "completed"
 
 
 async def test_every_delta_has_an_event() -> None:
@@ -248,10 +251,13 @@ async def test_an_exact_route_renames_and_others_are_refused() -> None:
 
 async def test_an_exact_route_goes_before_a_pattern() -> None:
     routes = [{"model": "g*", "upstreams": ["u1"]}, {"model": "gpt", "upstreams": ["u2"]}]
-    async with Upstream(text("1")) as first, Upstream(text("2")) as second:
-        async with in_process(first, second, routes=routes) as proxy:
-            for model in ("gpt", "gemma"):
-                await proxy.post(model=model)
+    async with (
+        Upstream(text("1")) as first,
+        Upstream(text("2")) as second,
+        in_process(first, second, routes=routes) as proxy,
+    ):
+        for model in ("gpt", "gemma"):
+            await proxy.post(model=model)
     assert [each.requests[0].json()["model"] for each in (first, second)] == ["gemma", "gpt"]
 
 
@@ -302,5 +308,3 @@ async def test_ready_with_one_upstream_that_answers(list: Any) -> None:
 async def test_an_upstream_that_fails_is_not_ready() -> None:
     async with Upstream(answer(503, "loading")) as upstream, in_process(upstream) as proxy:
         assert (await proxy.get("/ready")).status == 503
-
-

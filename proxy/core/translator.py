@@ -26,8 +26,8 @@ from proxy.core.deltas import (
     Usage,
 )
 from proxy.core.kinds import FUNCTION_CALL, OUTPUT_TEXT, PREFIXES, REASONING_TEXT, REFUSAL, SUMMARY_TEXT, TextKind
-from proxy.core.open_items import OpenCall, OpenText, Part
 from proxy.core.numbers import Numbers
+from proxy.core.open_items import OpenCall, OpenText, Part
 from proxy.core.snapshot import Snapshot, usage_json
 from proxy.errors import ProxyError
 from proxy.wire.events import Event

@@ -112,7 +112,7 @@ class PlainChoice(Struct, gc=False):
 
 
 class PlainChunk(Struct, gc=False):
-    """A chunk that holds a piece of text and nothing else of interest: what can be decoded as one needs no further looks."""
+    """A chunk that holds a piece of text and nothing else of interest: what decodes as one needs no further looks."""
 
     choices: tuple[PlainChoice]
     usage: None = None
@@ -165,7 +165,7 @@ def _first(*counts: float | None) -> int:
 
 
 def logprobs(entries: list[Any]) -> list[dict[str, Any]] | None:
-    """Entries in the shape of the Responses API, whose clients want each key (RESPONSES 6.5); None if there are none."""
+    """Entries in the shape of the Responses API, whose clients want each key (RESPONSES 6.5); None for none."""
     return [
         _entry(entry)
         | {"top_logprobs": [_entry(top) for top in entry.get("top_logprobs") or [] if isinstance(top, dict)]}

@@ -186,5 +186,5 @@ def _hints(turn: Turn, profile: Profile) -> dict[str, Any]:
         if name in profile.hints:
             sent[name] = value
         elif name in _MATTERS and value not in _MATTERS[name]:
-            turn.dropped.append(name)
+            turn.dropped.append("text.verbosity" if name == "verbosity" else name)
     return sent

@@ -210,7 +210,7 @@ def test_hints_go_where_they_are_known_and_are_named_where_they_are_missed() -> 
     assert added(asked, PROFILES["openai"]) == hints
     assert asked.dropped == []
     assert added(asked, Profile(hints=("user",))) == {"user": "u"}
-    assert asked.dropped == ["verbosity", "service_tier"]
+    assert asked.dropped == ["text.verbosity", "service_tier"]
 
 
 def test_hints_that_ask_for_nothing_are_not_missed() -> None:

@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60
+PATIENCE = 20
 """Seconds after which a client gives up: no test waits for ever."""
 
 ROUTES = """

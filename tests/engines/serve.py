@@ -9,7 +9,7 @@ import argparse
 import signal
 from pathlib import Path
 
-import xllamacpp
+import xllamacpp  # type: ignore[import-not-found, unused-ignore]
 
 MODEL = Path(__file__).with_name("tiny.gguf")
 CONTEXT = 4096

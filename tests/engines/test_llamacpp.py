@@ -19,7 +19,7 @@ pytestmark = pytest.mark.engine
 Json = dict[str, Any]
 
 HELLO = "Hello! How can I help you today?"
-STORY = {"input": "Tell me a story."}
+STORY: Json = {"input": "Tell me a story."}
 PARIS = {"location": "Paris"}
 WEATHER = {
     "type": "function",
@@ -43,9 +43,9 @@ ADD = {
 }
 
 
-async def ask(client: AsyncOpenAI, **request: Any) -> Response:
+async def ask(client: AsyncOpenAI, **fields: Any) -> Response:
     """The answer without streaming, which must say the same as the stream, which must keep the rules."""
-    request = {"model": "tiny", "temperature": 0, "max_output_tokens": 300} | request
+    request: Json = {"model": "tiny", "temperature": 0, "max_output_tokens": 300} | fields
     streamed = await streamed_by(client, **request)
     whole: Response = await client.responses.create(**request)
     assert _without_ids(whole.to_dict()["output"]) == _without_ids(streamed["output"])
@@ -115,17 +115,17 @@ async def test_reasoning(client: AsyncOpenAI, reasoning: Json | None) -> None:
 
 
 async def test_a_call_and_the_turn_after_it(client: AsyncOpenAI) -> None:
-    request = {"tools": [WEATHER]}
+    tools = [WEATHER]
     question = {"role": "user", "content": "What is the weather in Paris?"}
-    called = await ask(client, input=[question], **request)
+    called = await ask(client, input=[question], tools=tools)
     assert calls(called) == [("get_weather", PARIS)]
-    answered = await ask(client, input=[question, *called.output, *outputs(called, 10)], **request)
+    answered = await ask(client, input=[question, *called.output, *outputs(called, 10)], tools=tools)
     assert answered.output_text == "It is 10 degrees in Paris."
     assert types(answered) == ["message"]
 
 
 async def test_parallel_calls_and_the_turn_after_them(client: AsyncOpenAI) -> None:
-    request = {"tools": [WEATHER, ADD], "parallel_tool_calls": True}
+    request: Json = {"tools": [WEATHER, ADD], "parallel_tool_calls": True}
     question = {"role": "user", "content": "What is the weather in Paris and London?"}
     called = await ask(client, input=[question], **request)
     assert calls(called) == [("get_weather", PARIS), ("get_weather", {"location": "London"})]
@@ -152,8 +152,7 @@ async def test_reasoning_then_a_call_and_both_replayed(client: AsyncOpenAI) -> N
 
 async def test_a_function_that_must_be_called(client: AsyncOpenAI) -> None:
     chosen = {"type": "function", "name": "get_weather"}
-    request = {"tools": [WEATHER, ADD], "tool_choice": chosen}
-    response = await ask(client, input="What is the weather in Paris?", **request)
+    response = await ask(client, input="What is the weather in Paris?", tools=[WEATHER, ADD], tool_choice=chosen)
     assert calls(response) == [("get_weather", PARIS)]
 
 
