@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from aiohttp import StreamReader
 
-RECEIVE = 32 * 1024
+RECEIVE = 24 * 1024
 """Bytes of the kernel's receive buffer, which it doubles.
 
 As much as one read can bring, and so a bound on what a stalled client holds.

@@ -30,6 +30,7 @@ async def run(turn: Turn, translator: Translator, ask: Callable[[Turn], Deltas])
         async with aclosing(ask(turn)) as answer:
             async for deltas in answer:
                 events = translator.feed(deltas)
+                deltas.clear()
                 if translator.turn_over:
                     events += translator.finish()
                 if events:

@@ -22,7 +22,7 @@ from proxy.wire.sse import COMMENT, DONE, frames
 
 log = logging.getLogger(__name__)
 
-BUFFER = 32 * 1024  # bytes that wait for a slow client before nothing more is pulled
+BUFFER = 24 * 1024  # bytes that wait for a slow client before nothing more is pulled
 
 
 class Pace(Struct, frozen=True):
@@ -141,7 +141,7 @@ class EventStream(EventSourceResponse):
         request.transport.set_write_buffer_limits(high=BUFFER)
         if (sock := request.transport.get_extra_info("socket")) is not None:
             # The kernel would buffer megabytes for a client that does not read, all that an engine generates meanwhile.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 3 * BUFFER)
         self.headers.extend(self._more_headers())
         await self.prepare(request)
         self._protocol = request.protocol
@@ -166,6 +166,7 @@ class EventStream(EventSourceResponse):
         self._wrote_at = self._event_at = now
         show(events)
         data = frames(events) + (DONE if self.translator.ended and self.pace.done else b"")
+        events.clear()  # a slow client may keep us here for long
         self.written += len(data)
         return data
 

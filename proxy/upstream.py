@@ -24,9 +24,7 @@ from proxy.trace import Trace
 log = logging.getLogger(__name__)
 log_bodies = logging.getLogger("proxy.bodies")  # prompts: silent unless the configuration says otherwise
 
-READ = (
-    32 * 1024
-)  # bytes: what is buffered per stream, twice at most; more costs memory with stalled clients and gains no speed
+READ = 16 * 1024  # bytes: twice as much is buffered for a stream; more costs memory with stalled clients and no time
 KEEP_IDLE = 4.0  # seconds: uvicorn and llama.cpp close idle connections after 5
 TAIL = 0.1  # seconds for the end of the body behind the end of the stream, so that the connection can be used again
 LONGEST_REFUSAL = 256 * 1024  # bytes of an error body that are looked at
@@ -160,6 +158,7 @@ class Upstream:
                     elif ended := content.at_eof():
                         deltas += decoder.close()
                     if deltas:
+                        data = b""  # a slow client may keep us here for long
                         yield deltas
                         deltas = []
                         lane.enter()

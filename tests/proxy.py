@@ -58,6 +58,13 @@ class Reply:
         """The response that the stream ends with."""
         return check(parse_sse(self.body))
 
+    def failure(self) -> Json:
+        """The error of a stream that ended with response.failed."""
+        final = self.final()
+        assert (self.status, final["status"]) == (200, "failed")
+        error: Json = final["error"]
+        return error
+
     def error(self) -> Json:
         """The error object of an envelope, which is whole."""
         assert self.headers["content-type"].startswith("application/json")
@@ -100,6 +107,10 @@ class Client:
     async def post(self, *, headers: dict[str, str] | None = None, **fields: Any) -> Reply:
         """A response of the least request there is, with these fields."""
         return await self.ask("POST", "/v1/responses", json=REQUEST | fields, headers=headers)
+
+    async def both(self, **fields: Any) -> tuple[Reply, Reply]:
+        """The same request without a stream and with one."""
+        return await self.post(stream=False, **fields), await self.post(stream=True, **fields)
 
     async def ask(self, method: str, path: str, **options: Any) -> Reply:
         async with self.session.request(method, self.url.removesuffix("/v1") + path, **options) as answer:
