@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -23,6 +24,9 @@ from proxy.sinks import Pace
 from proxy.upstream import Endpoint, Timeouts, Upstream, open_session
 
 log = logging.getLogger(__name__)
+
+SEND = 72 * 1024
+"""Bytes of the kernel's send buffer toward a client, which it doubles."""
 
 Announce = Callable[[str, int], None]
 
@@ -64,8 +68,9 @@ async def _serve(config: Config, announce: Announce) -> None:
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, config.listen.host, config.listen.port, backlog=1024)
-        await site.start()
+        sites = [web.SockSite(runner, each, backlog=1024) for each in await _sockets(config)]
+        for site in sites:
+            await site.start()
         host, port = runner.addresses[0][:2]
         gc.collect()
         gc.freeze()
@@ -73,8 +78,29 @@ async def _serve(config: Config, announce: Announce) -> None:
         announce(host, port)
         await stop.wait()
         log.info("stopping")
-        await site.stop()
+        for site in sites:
+            await site.stop()
         await server.stop(config.drain)
+
+
+async def _sockets(config: Config) -> list[socket.socket]:
+    """Bound sockets, whose options every connection inherits."""
+    host, port = config.listen.host, config.listen.port
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets = []
+    for family, kind, protocol, _, address in dict.fromkeys(addresses):
+        made = socket.socket(family, kind, protocol)
+        sockets.append(made)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Else the kernel buffers megabytes for a client that does not read, all that an engine generates meanwhile.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that has vanished without a word
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(config.stream.send_timeout * 1000))
+        made.bind(address)
+    return sockets
 
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:

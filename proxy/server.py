@@ -84,9 +84,12 @@ class Server:
 
     async def stop(self, patience: float) -> None:
         """Let the open responses finish for `patience` seconds, then end them with `response.failed`."""
+        self.stopping.begun = True
+        end = time.monotonic() + patience
         if self.open:
             log.info("waiting up to %g s for %d open responses", patience, len(self.open))
-            await asyncio.wait(self.open, timeout=patience)
+        while self.open and (left := end - time.monotonic()) > 0:  # some may still begin, on connections that are kept
+            await asyncio.wait(set(self.open), timeout=left)
         self.stopping.now = True
         for task in self.open:
             task.cancel()
@@ -193,7 +196,7 @@ class Server:
         return web.json_response({"status": "ok"}, headers=self._headers(request))
 
     async def _ready(self, request: web.Request) -> web.Response:
-        if self.stopping.now or not await self.service.router.ready():
+        if self.stopping.begun or not await self.service.router.ready():
             raise ProxyError("No upstream is available.", status=503, code="server_is_overloaded", retry_after=1)
         return web.json_response({"status": "ready"}, headers=self._headers(request))
 

@@ -294,6 +294,7 @@ class Lane:
         self._watch = watch
         self._trace = trace
         self._kept: list[Delta] = []
+        self._error: Exception | None = None
 
     def enter(self) -> None:
         if self._trace.express is not None and isinstance(self._content, BlockReader):
@@ -303,6 +304,8 @@ class Lane:
         """Back to the ordinary way; gives what was decoded here and has not been sent."""
         if isinstance(self._content, BlockReader):
             self._content.listen(None)
+        if self._error is not None:
+            raise self._error
         kept, self._kept = self._kept, []
         return kept
 
@@ -319,9 +322,9 @@ class Lane:
                         express.take(deltas)
                     return
                 self._kept = deltas
-            content.wake()
-        except Exception as error:  # noqa: BLE001 - raised again where the reader waits
-            content.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - a bug: raised again where the reader waits, who is in a task
+            self._error = error
+        content.wake()
 
 
 class Watch:
