@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-import secrets
+import os
 import string
 import time
 from collections.abc import Awaitable, Callable
@@ -216,7 +216,7 @@ def _request_id(given: str | None) -> str:
     """The client's own id if it is a plain one, else a new one."""
     if given and len(given) <= 128 and _SAFE.issuperset(given):
         return given
-    return "req_" + secrets.token_hex(16)
+    return "req_" + os.urandom(16).hex()
 
 
 def _warnings(trace: Trace) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What can be done with responses: create one. Here ids are minted and clocks are read, for the pure core below."""
 
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -26,12 +27,12 @@ class Running(NamedTuple):
 
 def mint() -> Callable[[str], str]:
     """Ids of one response: prefix and 48 hex digits, the first 16 common to all, so that a search finds them."""
-    common = secrets.token_hex(8)
+    common = os.urandom(8).hex()
 
     def mint_one(prefix: str) -> str:
         if prefix == "call_":
             return prefix + "".join(secrets.choice(_LETTERS) for _ in range(24))
-        return prefix + common + secrets.token_hex(16)
+        return prefix + common + os.urandom(16).hex()
 
     return mint_one
 

@@ -200,18 +200,22 @@ class EventStream(EventSourceResponse):
                 return
         elif now - self._event_at >= pace.progress:
             self._event_at = self._wrote_at = now
-            tasks.spawn(self._breathe(frames(self.translator.progress())), "show progress")
+            tasks.spawn(self._breathe(lambda: frames(self.translator.progress())), "show progress")
         elif now - self._wrote_at >= pace.keep_alive:
             self._wrote_at = now
-            tasks.spawn(self._breathe(COMMENT), "keep a stream alive")
+            tasks.spawn(self._breathe(lambda: COMMENT), "keep a stream alive")
         due = (self._wrote_at + pace.keep_alive, self._event_at + pace.progress, now + pace.send_timeout)
         self._timer = self._loop.call_at(max(min(due), now + 0.001), self._look)
 
-    async def _breathe(self, data: bytes) -> None:
-        self._writing_since = self._loop.time()
+    async def _breathe(self, make: Callable[[], bytes]) -> None:
+        """make: called only now, when nothing can come between an event's number and its place in the stream."""
+        if self.done or self._writing_since is not None:
+            return
+        self._writing_since = since = self._loop.time()
         with suppress(ConnectionError):
-            await self.write(data)
-        self._writing_since = None
+            await self.write(make())
+        if self._writing_since == since:
+            self._writing_since = None
 
     def _drop(self) -> None:
         self.stalled = True
