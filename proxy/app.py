@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from proxy import demo
+from proxy.answer import Timeouts
 from proxy.config import DEMO, Config, resolve_profile
 from proxy.config import Route as ConfiguredRoute
 from proxy.core.profile import Profile
@@ -21,7 +22,7 @@ from proxy.router import Route, Router
 from proxy.server import Server
 from proxy.service import Service
 from proxy.sinks import Pace
-from proxy.upstream import Endpoint, Timeouts, Upstream, open_session
+from proxy.upstream import Endpoint, Upstream, open_session
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from msgspec import Struct
 
 from proxy.core.deltas import Accepted
-from proxy.core.translator import Shown
+from proxy.core.output import Shown
 from proxy.core.turn import Turn
 from proxy.errors import ProxyError, RequestError, UpstreamError
 from proxy.trace import Trace

@@ -169,7 +169,7 @@ class EventStream(EventSourceResponse):
         return data
 
     def can_take(self) -> bool:
-        """Whether a write would leave at once: see proxy.upstream.Lane."""
+        """Whether a write would leave at once: see proxy.answer.Lane."""
         protocol = self._protocol
         return self._writing_since is None and protocol.transport is not None and not protocol.writing_paused
 

@@ -3,21 +3,21 @@
 import asyncio
 import io
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from proxy.blocks import BlockReader, by_blocks, read_small, small_socket
+from proxy.answer import Lane, Timeouts, Watch
+from proxy.blocks import by_blocks, read_small, small_socket
 from proxy.core.deltas import Accepted, Delta
 from proxy.core.profile import Profile
 from proxy.core.turn import Turn
-from proxy.dialects import Decoder, Dialect
+from proxy.dialects import Dialect
 from proxy.errors import Broken, ProxyError, RequestError, Unreachable
 from proxy.trace import Trace
 
@@ -26,24 +26,11 @@ log_bodies = logging.getLogger("proxy.bodies")  # prompts: silent unless the con
 
 READ = 16 * 1024  # bytes: twice as much is buffered for a stream; more costs memory with stalled clients and no time
 KEEP_IDLE = 4.0  # seconds: uvicorn and llama.cpp close idle connections after 5
-TAIL = 0.1  # seconds for the end of the body behind the end of the stream, so that the connection can be used again
 LONGEST_REFUSAL = 256 * 1024  # bytes of an error body that are looked at
 LARGE = 1024 * 1024  # bytes
 LISTING = 5.0  # seconds for a list of models
 
 Deltas = AsyncGenerator[list[Delta], None]
-
-
-class Timeouts(Struct, frozen=True):
-    """Seconds, None for no limit.
-
-    connect: of the connection. accept: until the answer's status. idle: without a byte. total: of it all.
-    """
-
-    connect: float | None = 10
-    accept: float | None = 600
-    idle: float | None = 300
-    total: float | None = None
 
 
 class _Attempt:
@@ -276,98 +263,3 @@ class Upstream:
                 return self.dialect.models(await answer.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(f"it lists no models ({type(error).__name__})") from error
-
-
-class Lane:
-    """The short way of a stream in full flow: from the socket's callback to the client's socket, without waking a
-    task.
-
-    Waking the reader, and four generators after it, costs a third of what a token costs. So, once the upstream has
-    spoken and while the sink can write at once, what arrives is decoded and handed to the sink in the callback.
-    Anything else - the end, a failure, a client that is slow - wakes the reader, and goes the ordinary way, where a
-    slow client stops the reading.
-    """
-
-    def __init__(self, content: aiohttp.StreamReader, decoder: Decoder, watch: "Watch", trace: Trace) -> None:
-        self._content = content
-        self._decoder = decoder
-        self._watch = watch
-        self._trace = trace
-        self._kept: list[Delta] = []
-        self._error: Exception | None = None
-
-    def enter(self) -> None:
-        if self._trace.express is not None and isinstance(self._content, BlockReader):
-            self._content.listen(self._arrived)
-
-    def leave(self) -> list[Delta]:
-        """Back to the ordinary way; gives what was decoded here and has not been sent."""
-        if isinstance(self._content, BlockReader):
-            self._content.listen(None)
-        if self._error is not None:
-            raise self._error
-        kept, self._kept = self._kept, []
-        return kept
-
-    def _arrived(self) -> None:
-        content, express = self._content, self._trace.express
-        if not isinstance(content, BlockReader) or not content.waits():
-            return
-        try:
-            if express is not None and express.can_take():
-                deltas = self._decoder.feed(content.take())
-                if not self._decoder.done and self._decoder.failure is None:
-                    self._watch.since = self._watch.now()
-                    if deltas:
-                        express.take(deltas)
-                    return
-                self._kept = deltas
-        except Exception as error:  # noqa: BLE001 - a bug: raised again where the reader waits, who is in a task
-            self._error = error
-        content.wake()
-
-
-class Watch:
-    """The time limits of one answer, by one timer that looks at the clock and is not set anew for each read.
-
-    since: when the read that is under way began, None when none is: a slow client is not the upstream's fault.
-    """
-
-    def __init__(self, content: aiohttp.StreamReader, timeouts: Timeouts, name: str) -> None:
-        self.since: float | None = None
-        self._content = content
-        self._idle = timeouts.idle
-        self._name = name
-        loop = asyncio.get_running_loop()
-        self.now: Callable[[], float] = loop.time
-        self._at = loop.call_at
-        self._timers: list[asyncio.TimerHandle] = []
-        if timeouts.idle is not None:
-            self._timers.append(loop.call_later(timeouts.idle, self._look))
-        if timeouts.total is not None:
-            self._timers.append(loop.call_later(timeouts.total, self._end, f"was not done after {timeouts.total:g} s"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for timer in self._timers:
-            timer.cancel()
-
-    def _look(self) -> None:
-        assert self._idle is not None
-        now = self.now()
-        if self.since is not None and now >= self.since + self._idle:
-            self._end(f"sent nothing for {self._idle:g} s")
-        else:
-            self._timers[0] = self._at((self.since or now) + self._idle, self._look)
-
-    def _end(self, why: str) -> None:
-        self._content.set_exception(Broken(f"The upstream {self._name!r} {why}.", status=504, code="server_error"))
-
-    async def tail(self) -> None:
-        """Read on to the end of the body, which stands right behind the end of the stream."""
-        self._timers.append(self._at(self.now() + TAIL, self._end, "did not end its body"))
-        with suppress(aiohttp.ClientError, OSError, RuntimeError, Broken):
-            while await self._content.readany():
-                pass

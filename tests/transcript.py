@@ -27,8 +27,9 @@ from typing import Any, Self
 import msgspec
 
 from proxy.core.deltas import Accepted
+from proxy.core.output import Shown
 from proxy.core.profile import Profile
-from proxy.core.translator import Shown, Translator
+from proxy.core.translator import Translator
 from proxy.core.turn import first_turn
 from proxy.dialects import chat
 from proxy.errors import ProxyError

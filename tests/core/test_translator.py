@@ -23,7 +23,8 @@ from proxy.core.deltas import (
     Tier,
     Usage,
 )
-from proxy.core.translator import Shown, Translator
+from proxy.core.output import Shown
+from proxy.core.translator import Translator
 from proxy.errors import Broken
 from proxy.wire.create import decode_create, echo
 from proxy.wire.events import Event
