@@ -10,6 +10,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 CONFIG ?= config/proxy.yaml
 BIN := .venv/bin
 
+# Else make would take a $ in a key for a variable of its own.
+ifeq ($(origin UPSTREAM_KEY),command line)
+override export UPSTREAM_KEY := $(value UPSTREAM_KEY)
+endif
+
 .PHONY: all run check style types layers test test-engines bench transcripts clean
 all: check test
 run: .venv/run; @exec $(BIN)/python -m proxy $(CONFIG)

@@ -63,10 +63,11 @@ class BlockReader(StreamReader):
 
     async def readany(self) -> bytes:
         """What there is; b"" at the end, and after a wake() with nothing there."""
-        if self._exception is not None:
-            raise self._exception
-        if not self._buffer and not self._eof:
-            await self._wait("readany")
+        if not self._buffer:  # what has arrived before a failure is given out before it
+            if self._exception is not None:
+                raise self._exception
+            if not self._eof:
+                await self._wait("readany")
         return self.take()
 
     def take(self) -> bytes:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, structs
+from yarl import URL
 
 from proxy import dialects
 from proxy.core.profile import Profile
@@ -228,6 +229,8 @@ def load(path: Path, env: Mapping[str, str]) -> Config:
     try:
         file = File(text, env)
         return _checked(_complete(read(Config, file.data, ""), file.data))
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply, or an anchor that contains itself") from None
     except FieldError as error:
         line = file.line(error.path) if file else None
         place = error.place or ((line,) if line else ())
@@ -277,7 +280,7 @@ def _check_url(url: str, path: str) -> None:
     allowed = f"expected http://HOST:PORT/v1, https://HOST/v1 or {DEMO}"
     try:
         parts = urlsplit(url)
-        host = parts.hostname and (parts.port or True)
+        host = parts.hostname and (parts.port or True) and URL(url)
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f]", url):

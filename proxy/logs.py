@@ -1,11 +1,14 @@
 """The log, on standard error: as text for people, or as one JSON object a line."""
 
 import logging
+import re
 import sys
 import time
 from typing import Any
 
 import msgspec
+
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 
 
 class Text(logging.Formatter):
@@ -17,8 +20,8 @@ class Text(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """On one line: what clients and upstreams say must not look like a line of ours."""
-        return super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
+        """On one line, without control characters: what others say must not look like a line of ours."""
+        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
 
 
 class Json(logging.Formatter):
@@ -45,4 +48,7 @@ def set_up(format: str, level: str, *, bodies: bool) -> None:
     root.handlers[:] = [handler]
     root.propagate = False
     root.setLevel(level.upper())
+    # Its only business here is requests that are no HTTP, and it quotes them, keys and prompts included.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("asyncio").handlers[:] = [handler]
     logging.getLogger("proxy.bodies").setLevel(logging.INFO if bodies else logging.CRITICAL)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from msgspec import Struct
 
 from proxy.blocks import read_small
@@ -23,6 +24,7 @@ access = logging.getLogger("proxy.access")
 log_bodies = logging.getLogger("proxy.bodies")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ENCODINGS = ("identity", "gzip", "deflate", "br", "zstd")
 _SAFE = set(string.ascii_letters + string.digits + "_.-")
 
 
@@ -75,10 +77,13 @@ class Server:
         self.app.add_routes(
             [
                 web.post("/v1/responses", self._create),
-                web.get("/v1/models", self._models, allow_head=False),
-                web.get("/v1/models/{id:.+}", self._model, allow_head=False),
-                web.get("/health", self._health, allow_head=False),
-                web.get("/ready", self._ready, allow_head=False),
+                web.get("/v1/responses", self._upgrade, allow_head=False),
+                web.post("/v1/responses/compact", self._later),
+                web.post("/v1/responses/input_tokens", self._later),
+                web.get("/v1/models", self._models),
+                web.get("/v1/models/{id:.+}", self._model),
+                web.get("/health", self._health),
+                web.get("/ready", self._ready),
             ]
         )
 
@@ -103,14 +108,16 @@ class Server:
         """Ids, errors as envelopes, the line in the log."""
         began = time.perf_counter()
         read_small(request.transport)
-        line = Line(request.method, request.path, _request_id(request.headers.get("X-Request-Id")))
-        line.client_id = request.headers.get("X-Client-Request-Id")
+        line = Line(request.method, _printable(request.path, 200), _request_id(request.headers.get("X-Request-Id")))
+        line.client_id = _printable(request.headers.get("X-Client-Request-Id", ""), 512) or None
         request[LINE], request[BEGAN] = line, began
         try:
             try:
                 response = await handler(request)
             except web.HTTPException as error:
                 response = self._refuse(request, _envelope_of(request, error, self.app._client_max_size))
+                if "Allow" in error.headers:
+                    response.headers["Allow"] = error.headers["Allow"]
             except ProxyError as error:
                 response = self._refuse(request, error)
             except (asyncio.CancelledError, ConnectionError):
@@ -155,6 +162,10 @@ class Server:
         create = decode_create(body, strict=self.strict)
         trace = Trace(line.id, request.headers, request.headers.get("Authorization", ""))
         running = self.service.create(create, trace)
+        if self.strict and trace.unknown:
+            name = trace.unknown[0]
+            message = f"Unsupported parameter: {name!r} is not supported here."
+            raise RequestError(message, code="unsupported_parameter", param=name)
         task = asyncio.current_task()
         assert task is not None
         self.open.add(task)
@@ -180,7 +191,19 @@ class Server:
             line.status = stream.status
             if stream.stalled:
                 line.ended = "client_stalled"
+            elif stream.prepared and not stream.complete:
+                line.ended = "client_closed"
         return stream
+
+    async def _upgrade(self, request: web.Request) -> web.StreamResponse:
+        """A WebSocket is refused by 426, which Codex takes as "use HTTP"; anything else costs it time (pitfall 56)."""
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise web.HTTPMethodNotAllowed("GET", ["POST"])
+        raise RequestError("WebSocket is not supported here: use HTTP.", status=426, code="websocket_not_supported")
+
+    async def _later(self, request: web.Request) -> web.StreamResponse:
+        what = request.path.rpartition("/")[2]
+        raise RequestError(f"Unsupported: this server does not offer {what!r}.", code="unsupported_parameter")
 
     async def _models(self, request: web.Request) -> web.Response:
         models = [_model(name) for name in await self.service.router.models()]
@@ -209,7 +232,23 @@ async def _json_body(request: web.Request) -> bytes:
             status=415,
             code="unsupported_content_type",
         )
-    return await request.read()
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ENCODINGS:
+        allowed = ", ".join(repr(each) for each in ENCODINGS)
+        raise RequestError(
+            f"Unsupported content encoding: {encoding[:40]!r}. Supported are {allowed}.",
+            status=415,
+            code="unsupported_content_encoding",
+        )
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ContentEncodingError) as error:
+        raise RequestError(f"The request body could not be read as {encoding!r}.") from error
+
+
+def _printable(text: str, longest: int) -> str:
+    """What others say, made fit for the log."""
+    return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in text[:longest])
 
 
 def _request_id(given: str | None) -> str:
@@ -254,11 +293,17 @@ def _envelope_of(request: web.Request, error: web.HTTPException, limit: float) -
 
 def _note(line: Line, running: Running, trace: Trace) -> None:
     translator = running.translator
-    line.model, line.route, line.upstream, line.attempts = trace.model, trace.route, trace.upstream, trace.attempts
-    line.dropped, line.ignored = trace.unknown + trace.dropped, trace.ignored
+    line.model, line.route, line.upstream, line.attempts = (
+        _printable(trace.model, 200),
+        trace.route,
+        trace.upstream,
+        trace.attempts,
+    )
+    line.dropped = [_printable(name, 64) for name in (trace.unknown + trace.dropped)[:32]]
+    line.ignored = trace.ignored[:32]
     line.input, line.output = translator.tokens
     if translator.ended:
-        line.ended = translator.status
+        line.ended = line.ended or translator.status
         line.error = translator.error.message if translator.error else None
     for note in translator.notes:
         log.info("%s: %s", line.id, note)

@@ -71,7 +71,7 @@ class EventStream(EventSourceResponse):
     headers: asked for when the stream begins, since they tell what the upstream could not be told.
 
     written: bytes of frames. first_after: seconds until the first event of an item left, or None. stalled: the client
-    was dropped.
+    was dropped. complete: everything has been sent.
     """
 
     _send_headers_immediately = False  # aiohttp's: they leave with the first events, in one packet
@@ -89,10 +89,12 @@ class EventStream(EventSourceResponse):
         self.first_after: float | None = None
         self.stalled = False
         self.done = False
+        self.complete = False
         self._events: Events = running.events
         self._trace = running.trace
         self._loop = asyncio.get_running_loop()
         self._protocol: BaseProtocol
+        self._waited = 0  # what waited for the client when it was last looked at
         self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._began = self._wrote_at = self._event_at = self._loop.time()
@@ -124,6 +126,7 @@ class EventStream(EventSourceResponse):
             self.done = True
             if self._timer is not None:
                 self._timer.cancel()
+        self.complete = True
 
     async def _end(self, error: ProxyError) -> None:
         if not self.prepared:
@@ -141,8 +144,11 @@ class EventStream(EventSourceResponse):
             raise ConnectionResetError
         request.transport.set_write_buffer_limits(high=BUFFER)
         self.headers.extend(self._more_headers())
-        await self.prepare(request)
+        if request.version < HttpVersion11:  # only the end of the connection tells the end of the stream
+            self.headers["Connection"] = "close"
+            self.force_close()
         self._protocol = request.protocol
+        await self.prepare(request)
         if request.version >= HttpVersion11:  # which has HTTP chunks
             self._trace.express = self
         if begin and (events := self.translator.start()):
@@ -195,21 +201,32 @@ class EventStream(EventSourceResponse):
             return
         pace, now = self.pace, self._loop.time()
         if self._writing_since is not None:
-            if now - self._writing_since >= pace.send_timeout:
+            if (waiting := self._waiting()) < self._waited:  # it takes something, if slowly
+                self._writing_since = now
+            self._waited = waiting
+            due = self._writing_since + pace.send_timeout
+            if now >= due:
                 self._drop()
                 return
-        elif now - self._event_at >= pace.progress:
-            self._event_at = self._wrote_at = now
-            tasks.spawn(self._breathe(lambda: frames(self.translator.progress())), "show progress")
-        elif now - self._wrote_at >= pace.keep_alive:
-            self._wrote_at = now
-            tasks.spawn(self._breathe(lambda: COMMENT), "keep a stream alive")
-        due = (self._wrote_at + pace.keep_alive, self._event_at + pace.progress, now + pace.send_timeout)
-        self._timer = self._loop.call_at(max(min(due), now + 0.001), self._look)
+        else:
+            if now - self._event_at >= pace.progress:
+                self._event_at = self._wrote_at = now
+                tasks.spawn(self._breathe(lambda: frames(self.translator.progress())), "show progress")
+            elif now - self._wrote_at >= pace.keep_alive:
+                self._wrote_at = now
+                tasks.spawn(self._breathe(lambda: COMMENT), "keep a stream alive")
+            self._waited = 0
+            due = min(self._wrote_at + pace.keep_alive, self._event_at + pace.progress, now + pace.send_timeout)
+        self._timer = self._loop.call_at(max(due, now + 0.001), self._look)
+
+    def _waiting(self) -> int:
+        """Bytes that the client has not taken yet."""
+        transport = self._protocol.transport
+        return transport.get_write_buffer_size() if transport is not None else 0
 
     async def _breathe(self, make: Callable[[], bytes]) -> None:
         """make: called only now, when nothing can come between an event's number and its place in the stream."""
-        if self.done or self._writing_since is not None:
+        if self.done or self.translator.ended or self._writing_since is not None:
             return
         self._writing_since = since = self._loop.time()
         with suppress(ConnectionError):

@@ -28,6 +28,7 @@ READ = 16 * 1024  # bytes: twice as much is buffered for a stream; more costs me
 KEEP_IDLE = 4.0  # seconds: uvicorn and llama.cpp close idle connections after 5
 LONGEST_REFUSAL = 256 * 1024  # bytes of an error body that are looked at
 LARGE = 1024 * 1024  # bytes
+SHORTEST_SECRET = 6  # characters; shorter ones would take common words out of messages
 LISTING = 5.0  # seconds for a list of models
 
 Deltas = AsyncGenerator[list[Delta], None]
@@ -129,7 +130,7 @@ class Upstream:
                     yield deltas
                     deltas = []
                 lane = Lane(content, decoder, watch, trace)
-                ended = False
+                ended = spoke = False
                 while not decoder.done:
                     watch.since = watch.now()
                     try:
@@ -146,9 +147,11 @@ class Upstream:
                         deltas += decoder.close()
                     if deltas:
                         data = b""  # a slow client may keep us here for long
+                        spoke = spoke or len(deltas) > 1 or not isinstance(deltas[0], Accepted)
                         yield deltas
                         deltas = []
-                        lane.enter()
+                        if spoke:  # and not before: until then another upstream may be asked
+                            lane.enter()
                     if decoder.failure is not None:
                         raise self._without_secrets(decoder.failure, trace)
                     if ended:
@@ -220,10 +223,14 @@ class Upstream:
             ) from error
 
     def _without_secrets(self, error: ProxyError, trace: Trace) -> ProxyError:
-        """Some servers quote the key that they refuse."""
-        for secret in (self.endpoint.key, trace.authorization.removeprefix("Bearer ").strip()):
-            if len(secret) > 3:
+        """Some servers quote the key that they refuse, or all headers."""
+        forwarded = [trace.headers[name] for name in self.endpoint.forward if name in trace.headers]
+        client = trace.authorization.removeprefix("Bearer ").strip()
+        for secret in (self.endpoint.key, client, *self.endpoint.headers.values(), *forwarded):
+            if len(secret) >= SHORTEST_SECRET:
                 error.message = error.message.replace(secret, "***")
+                if secret in f"{error.code} {error.param}":
+                    error.code = error.param = None
         return error
 
     def _unreachable(self, why: str, status: int = 503) -> Unreachable:

@@ -29,10 +29,10 @@ def usage_json(turns: list[Usage]) -> dict[str, Any]:
 class Snapshot:
     """The changing part of a response, in front of its constant echo.
 
-    tier: as asked for, then as the upstream says. last: the newest JSON.
+    tier: as asked for. used: as the upstream says, or None. last: the newest JSON.
     """
 
-    __slots__ = ("_echo", "_fields", "_head", "last", "output", "tier")
+    __slots__ = ("_echo", "_fields", "_head", "last", "output", "tier", "used")
 
     def __init__(self, id: str, created_at: int, echo: bytes, tier: str) -> None:
         self._head = encode({"id": id, "object": "response", "created_at": created_at})[:-1] + b","
@@ -46,6 +46,7 @@ class Snapshot:
         }
         self.output: list[msgspec.Raw] = []
         self.tier = tier
+        self.used: str | None = None
         self.last = b""
 
     @property
@@ -55,8 +56,7 @@ class Snapshot:
     def end(self, status: str, **fields: Any) -> None:
         """The terminal values."""
         self._fields |= {"status": status, **fields}
-        if self.tier in ("auto", "fast"):
-            self.tier = {"auto": "default", "fast": "priority"}[self.tier]
+        self.tier = self.used or "default"
 
     def json(self) -> msgspec.Raw:
         fields = self._fields | {"output": self.output, "service_tier": self.tier}

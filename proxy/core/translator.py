@@ -149,7 +149,7 @@ class Translator:
             case Finish():
                 self._finish = delta.reason
             case Tier():
-                self.snapshot.tier = delta.name
+                self.snapshot.used = delta.name
             case Accepted():
                 events += self.start()
                 if self.turn_over:

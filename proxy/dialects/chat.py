@@ -1,6 +1,7 @@
 """Chat Completions: what vLLM, SGLang, llama.cpp, Ollama and most others speak."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -23,17 +24,14 @@ def decoder(turn: Turn, profile: Profile, limit: int) -> ChatDecoder:
     return ChatDecoder(profile, limit)
 
 
-class _Model(msgspec.Struct):
-    id: str
-
-
 class _Models(msgspec.Struct):
-    data: list[_Model] = []
+    data: list[Any] = []
 
 
 def models(body: bytes) -> Sequence[str]:
     """See proxy.dialects.Dialect."""
     try:
-        return [model.id for model in msgspec.json.decode(body, type=_Models).data]
+        listed = msgspec.json.decode(body, type=_Models).data
+        return [each["id"] for each in listed if isinstance(each, dict) and isinstance(each.get("id"), str)]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []

@@ -20,7 +20,9 @@ class Known:
         self.pieces: list[str] = []
 
     def is_whole(self) -> bool:
-        """Whether the arguments so far are a JSON object."""
+        """Whether the arguments so far are a JSON object. Asks the parser only when they may be."""
+        if not next((visible for piece in reversed(self.pieces) if (visible := piece.rstrip())), "").endswith("}"):
+            return False
         try:
             return isinstance(msgspec.json.decode("".join(self.pieces)), dict)
         except (msgspec.DecodeError, RecursionError):

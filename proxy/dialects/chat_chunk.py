@@ -166,22 +166,20 @@ def _first(*counts: float | None) -> int:
 
 def logprobs(entries: list[Any]) -> list[dict[str, Any]] | None:
     """Entries in the shape of the Responses API, whose clients want each key (RESPONSES 6.5); None for none."""
-    return [
-        _entry(entry)
-        | {"top_logprobs": [_entry(top) for top in entry.get("top_logprobs") or [] if isinstance(top, dict)]}
-        for entry in entries
-        if isinstance(entry, dict)
-    ] or None
+    return [_entry(entry) | {"top_logprobs": _tops(entry)} for entry in entries if isinstance(entry, dict)] or None
+
+
+def _tops(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    tops = entry.get("top_logprobs")
+    return [_entry(top) for top in tops if isinstance(top, dict)] if isinstance(tops, list) else []
 
 
 def _entry(entry: dict[str, Any]) -> dict[str, Any]:
     token = str(entry.get("token") or "")
-    spelled = entry.get("bytes")
-    return {
-        "token": token,
-        "logprob": entry.get("logprob") or 0.0,
-        "bytes": spelled if isinstance(spelled, list) else list(token.encode("utf-8", "replace")),
-    }
+    spelled, logprob = entry.get("bytes"), entry.get("logprob")
+    if not isinstance(spelled, list) or not all(isinstance(byte, int) for byte in spelled):
+        spelled = list(token.encode("utf-8", "replace"))
+    return {"token": token, "logprob": logprob if isinstance(logprob, int | float) else 0.0, "bytes": spelled}
 
 
 def annotation(said: Any) -> dict[str, Any] | None:

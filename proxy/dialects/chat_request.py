@@ -39,6 +39,10 @@ def encode(turn: Turn, profile: Profile) -> bytes:
     except Unsayable as error:
         error.param = _place(turn.items, error.part, error.field)
         raise
+    if not messages:
+        raise RequestError(
+            "Invalid 'input': it holds nothing to be said to a model.", code="invalid_value", param="input"
+        )
     body: dict[str, Any] = {"model": turn.model, "messages": messages, "stream": True}
     if profile.stream_usage:
         body["stream_options"] = {"include_usage": True}

@@ -43,7 +43,7 @@ class ChatDecoder:
         self._finish: str | None = None
         self._usage: Usage | None = None
         self._tier: str | None = None
-        self._annotations: list[dict[str, Any]] = []
+        self._annotations: set[bytes] = set()  # those that have come, to know repeats
         self._seen = False  # a choice
         self._plain = False  # the last chunk was a piece of text and nothing else
         self._refused = False
@@ -61,7 +61,7 @@ class ChatDecoder:
                         if text := decode_plain(payload).choices[0].delta.content:
                             deltas.append(Text(text))
                         continue
-                    except (msgspec.DecodeError, UnicodeDecodeError):
+                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                         self._plain = False
                 self._take(payload, deltas)
             if self._splitter.overflow:
@@ -238,8 +238,9 @@ class ChatDecoder:
     def _annotate(self, annotations: list[Any], deltas: list[Delta]) -> None:
         for said in annotations:
             annotation = chat_chunk.annotation(said)
-            if annotation is not None and annotation not in self._annotations:
-                self._annotations.append(annotation)
+            key = msgspec.json.encode(annotation)
+            if annotation is not None and key not in self._annotations:
+                self._annotations.add(key)
                 deltas.append(Annotation(annotation))
 
     def _call(self, delta: chat_chunk.Delta, deltas: list[Delta]) -> None:

@@ -100,7 +100,12 @@ _lenient = Decoder(_OpenBody).decode
 _object = Decoder(dict[str, Raw]).decode
 
 # JavaScript clients that cut a text in the middle of an emoji send half of it as an escape.
-_escape = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
+_surrogate = re.compile(rb"\\u[dD][89a-fA-F]")
+_lone = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB]..(?!\\u[dD][c-fC-F]..)|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..)", re.DOTALL
+)
+_MOST = 1000
+"""Halves that are replaced in one body; more of them are no accident."""
 
 
 def decode_body(data: bytes, *, strict: bool) -> tuple[Body, dict[str, Raw]]:
@@ -112,8 +117,8 @@ def decode_body(data: bytes, *, strict: bool) -> tuple[Body, dict[str, Raw]]:
     except ValidationError as error:
         raise mismatch(error) from None
     except ValueError as error:
-        whole = _escape.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], data)
-        if whole == data:
+        whole, replaced = _lone.subn(rb"\1\\ufffd", data, _MOST) if _surrogate.search(data) else (data, 0)
+        if not 0 < replaced < _MOST:
             raise unreadable(str(error)) from None
         return decode_body(whole, strict=strict)
 

@@ -84,13 +84,17 @@ def _function(raw: Raw, param: str) -> Function:
 
 
 def _check_unique(names: list[str | None]) -> None:
+    if len(set(names)) == len(names):
+        return
+    seen: set[str | None] = set()
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in seen:
             raise RequestError(
                 f"Invalid 'tools': 'tools[{names.index(name)}]' and 'tools[{index}]' have the same name, '{name}'.",
                 code="invalid_value",
                 param="tools",
             )
+        seen.add(name)
 
 
 def check_name(name: str | None, param: str, limit: int) -> None:
