@@ -77,9 +77,9 @@ def understand(value: Any) -> Said:
         return Said()
     said = Said(message=_message(value), type=_str(value.get("type") or value.get("status") or value.get("error_type")))
     code = value.get("code")
+    if isinstance(code, str) and re.fullmatch("[1-5][0-9]{2}", code):
+        code = int(code)
     if isinstance(code, int | float) and 100 <= code < 600:
-        said.number = int(code)
-    elif isinstance(code, str) and re.fullmatch("[1-5][0-9]{2}", code):
         said.number = int(code)
     elif isinstance(code, str) and code:
         said.code = code
