@@ -68,7 +68,7 @@ class Lane:
             if express is not None and express.can_take():
                 deltas = self._decoder.feed(content.take())
                 if not self._decoder.done and self._decoder.failure is None:
-                    self._watch.since = self._watch.now()
+                    self._watch.moved = True
                     if deltas:
                         express.take(deltas)
                     return
@@ -82,10 +82,12 @@ class Watch:
     """The time limits of one answer, by one timer that looks at the clock and is not set anew for each read.
 
     since: when the read that is under way began, None when none is: a slow client is not the upstream's fault.
+    moved: something has come since the timer looked, without an end of that read.
     """
 
     def __init__(self, content: aiohttp.StreamReader, timeouts: Timeouts, name: str) -> None:
         self.since: float | None = None
+        self.moved = False
         self._content = content
         self._idle = timeouts.idle
         self._name = name
@@ -108,6 +110,8 @@ class Watch:
     def _look(self) -> None:
         assert self._idle is not None
         now = self.now()
+        if self.moved and self.since is not None:
+            self.since, self.moved = now, False
         if self.since is not None and now >= self.since + self._idle:
             self._end(f"sent nothing for {self._idle:g} s")
         else:

@@ -90,6 +90,7 @@ class EventStream(EventSourceResponse):
         self.stalled = False
         self.done = False
         self.complete = False
+        self._shown = log.isEnabledFor(logging.DEBUG)
         self._events: Events = running.events
         self._trace = running.trace
         self._loop = asyncio.get_running_loop()
@@ -168,8 +169,11 @@ class EventStream(EventSourceResponse):
         if self.first_after is None and events[-1].seq > 1:
             self.first_after = now - self._began
         self._wrote_at = self._event_at = now
-        show(events)
-        data = frames(events) + (DONE if self.translator.ended and self.pace.done else b"")
+        if self._shown:
+            show(events)
+        data = frames(events)
+        if self.translator.ended and self.pace.done:
+            data += DONE
         events.clear()  # a slow client may keep us here for long
         self.written += len(data)
         return data
