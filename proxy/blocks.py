@@ -67,7 +67,11 @@ class BlockReader(StreamReader):
             if self._exception is not None:
                 raise self._exception
             if not self._eof:
-                await self._wait("readany")
+                try:
+                    await self._wait("readany")
+                except Exception:
+                    if not self._buffer:
+                        raise
         return self.take()
 
     def take(self) -> bytes:
@@ -86,6 +90,8 @@ _NEEDED = {
     "_eof",
     "_exception",
     "_high_water",
+    "_http_chunk_splits",
+    "_loop",
     "_protocol",
     "_size",
     "_waiter",

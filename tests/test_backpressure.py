@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -22,14 +22,19 @@ LARGE = b"".join(sse(chunk({"content": "x" * 10_000}), done=False))
 SMALL = b"".join(sse(*[chunk({"content": "word "})] * 100, done=False))
 
 
+def endless(piece: bytes) -> Callable[[Request], Script]:
+    """An upstream whose model m never ends; the others do."""
+    return lambda request: [Forever(piece)] if request.json()["model"] == "m" else GOOD
+
+
 # Clients that do not read
 
 
 async def test_a_client_that_does_not_read_stops_the_upstream() -> None:
-    async with Upstream([Forever(SMALL)]) as upstream, in_process(upstream) as proxy:
+    async with Upstream(endless(SMALL)) as upstream, in_process(upstream) as proxy:
         with contextlib.closing(await proxy.mute()):
             request = await upstream.received(1)
-            await settled([request])
+            await settled([request], proxy)
             assert not request.gone.is_set()
 
 
@@ -82,7 +87,7 @@ async def test_silence_is_not_taken_for_a_client_that_does_not_read() -> None:
 @pytest.mark.parametrize("piece", [SMALL, LARGE])
 async def test_many_that_do_not_read_take_little_memory(piece: bytes) -> None:
     async with (
-        Upstream(lambda request: [Forever(piece)] if request.json()["model"] == "m" else GOOD) as upstream,
+        Upstream(endless(piece)) as upstream,
         as_process(upstream) as proxy,
         AsyncExitStack() as stack,
     ):
@@ -92,21 +97,22 @@ async def test_many_that_do_not_read_take_little_memory(piece: bytes) -> None:
         for _ in range(50):
             stack.enter_context(contextlib.closing(await proxy.mute()))
         await upstream.received(52)
-        await settled(upstream.requests[2:])
+        held = upstream.requests[2:]
+        await settled(held, proxy)
         grown = proxy.memory() - before
         print(f"50 clients that do not read: {grown / 2**20:.1f} MiB")  # noqa: T201
         assert grown < 25 * 2**20
-        assert not any(request.gone.is_set() for request in upstream.requests[2:])
-        assert (await proxy.post(model="other")).status == 200
+        assert not any(request.gone.is_set() for request in held)
 
 
-async def settled(requests: list[Request]) -> None:
-    """Returns once each upstream has stalled and nothing has moved since the last look."""
+async def settled(requests: list[Request], proxy: Client) -> None:
+    """Returns once each upstream has stalled and has sent nothing while the proxy answered others."""
     for request in requests:
         await request.stalled.wait()
     sent, last = [request.sent for request in requests], [-1]
     while sent != last:
-        await asyncio.sleep(0.5)
+        for _ in range(50):
+            assert (await proxy.post(model="other")).status == 200
         sent, last = [request.sent for request in requests], sent
 
 

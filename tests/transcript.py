@@ -36,6 +36,7 @@ from proxy.errors import ProxyError
 from proxy.wire.create import decode_create, echo
 from proxy.wire.events import Event
 from proxy.wire.items import FunctionCall
+from tests.requests import ECHO
 
 Json = dict[str, Any]
 
@@ -50,31 +51,7 @@ SNAPSHOT: Json = {
     "usage": None,
     "output": [],
     "service_tier": "auto",
-    "background": False,
-    "conversation": None,
-    "instructions": None,
-    "max_output_tokens": None,
-    "max_tool_calls": None,
-    "model": "m",
-    "moderation": None,
-    "parallel_tool_calls": True,
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-    "previous_response_id": None,
-    "prompt_cache_key": None,
-    "prompt_cache_retention": None,
-    "reasoning": {"effort": None, "summary": None},
-    "safety_identifier": None,
-    "store": False,
-    "temperature": 1,
-    "text": {"format": {"type": "text"}, "verbosity": "medium"},
-    "tool_choice": "auto",
-    "tools": [],
-    "top_logprobs": 0,
-    "top_p": 1,
-    "truncation": "disabled",
-    "user": None,
-    "metadata": {},
+    **ECHO,
 }
 """The first snapshot for a request that asks for nothing but a model called m."""
 
