@@ -13,7 +13,8 @@ from pathlib import Path
 from msgspec import structs
 
 from proxy.app import serve
-from proxy.config import DEMO, Config, ConfigError, Route, Upstream, load
+from proxy.config import DEMO, Config, Route, Upstream
+from proxy.loading import ConfigError, load
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,10 +13,11 @@ from aiohttp import web
 
 from proxy import demo
 from proxy.answer import Timeouts
-from proxy.config import DEMO, Config, resolve_profile
+from proxy.config import DEMO, Config
 from proxy.config import Route as ConfiguredRoute
 from proxy.core.profile import Profile
 from proxy.dialects import load
+from proxy.loading import resolve_profile
 from proxy.logs import set_up
 from proxy.router import Route, Router
 from proxy.server import Server

@@ -1,72 +1,29 @@
 """What can be configured: the YAML as frozen Structs. A field's docstring is its entry in the manual."""
 
-import re
-from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
-from pkgutil import iter_modules
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, structs
-from yarl import URL
+from msgspec import Meta, Struct
 
-from proxy import dialects
-from proxy.core.profile import Profile
-from proxy.dialects import Dialect
-from proxy.fields import mapping, read, sort_of, unknown
-from proxy.yamlfile import FieldError, File
+from proxy.values import KeyHash, Members, ProfileChoice, Size
 
 DEMO = "demo:"
 """The URL of the demo model that the program itself serves."""
 
 Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
 
 
-class ConfigError(Exception):
-    """The configuration can't be used: one message with the file, the field, and what is allowed; never a key."""
+class ServerTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """HTTPS for the clients. The files are read again at each reload, and when they change."""
 
+    certificate: str
+    """File with the certificate and those between it and the authority, PEM."""
 
-class Size(int):
-    """A number of bytes; in the YAML also as text: "512 KiB", "64 MiB", "1 GiB"."""
+    key: str
+    """File with its private key, PEM, without a password."""
 
-    __slots__ = ()
-
-    @classmethod
-    def from_yaml(cls, value: Any, path: str) -> Self:
-        match = None if isinstance(value, bool) else re.fullmatch(r"(\d+) *(B|KiB|MiB|GiB)?", str(value))
-        size = int(match[1]) << {None: 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[match[2]] if match else 0
-        if not size:
-            raise FieldError(path, f'expected a number of bytes above 0, or text such as "64 MiB", found `{value}`')
-        return cls(size)
-
-
-class ProfileChoice(Struct, frozen=True):
-    """A profile by name, or as a mapping: `base` names one, every other key is a field of Profile and replaces it
-    there.
-
-    base: None leaves what was chosen before: an upstream's choice stands on `generic`, a route's on the upstream's.
-    """
-
-    base: str | None = None
-    fields: dict[str, Any] = {}
-
-    @classmethod
-    def from_yaml(cls, value: Any, path: str) -> Self:
-        if isinstance(value, str):
-            return cls(base=value)
-        if not isinstance(value, dict | None):
-            raise FieldError(path, f"expected the name of a profile, or a mapping, found {sort_of(value)}")
-        given = dict(mapping(value, path))
-        base = given.pop("base", None)
-        if not isinstance(base, str | None):
-            raise FieldError(f"{path}.base", f"expected the name of a profile, found {sort_of(base)}")
-        names = structs.fields(Profile)
-        for name in given:
-            if name not in {field.name for field in names}:
-                raise unknown(f"{path}.{name}", "field", name, ["base", *(field.name for field in names)])
-        profile = read(Profile, given, path)
-        return cls(base=base and str(base), fields={name: getattr(profile, name) for name in given})
+    client_ca: str = ""
+    """File with the authorities whose client certificates are demanded; empty: none is asked for."""
 
 
 class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,11 +32,17 @@ class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     """Address or name to listen on.
 
-    0.0.0.0 or :: opens it to the network: whoever gets there uses the upstreams' keys.
+    Other machines reach it on 0.0.0.0 or ::, which needs `keys`, or `open: true`.
     """
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """TCP port; 0 takes any free one and says which."""
+
+    socket: str = ""
+    """Path of a unix socket to listen on instead of host and port."""
+
+    tls: ServerTls | None = None
+    """HTTPS; null: plain HTTP."""
 
 
 class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,6 +59,70 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     total: Seconds | None = None
     """For the whole answer. A limit here cuts long answers off, however lively they are."""
+
+
+class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An active health check: a GET now and then."""
+
+    path: str = "/health"
+    """On the upstream's host; with the upstream's headers and key."""
+
+    interval: Seconds = 10
+    """Seconds between two checks."""
+
+    timeout: Seconds = 5
+    """Seconds until the answer must be there."""
+
+    status: tuple[int, ...] = (200,)
+    """Statuses that mean healthy."""
+
+    rise: Count = 1
+    """So many good checks in a row make it healthy again."""
+
+    fall: Count = 2
+    """So many bad ones in a row make it unhealthy."""
+
+
+class Health(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an upstream is passed over. When none is left, they are asked all the same."""
+
+    max_fails: Annotated[int, Meta(ge=0)] = 3
+    """So many failures within `fail_duration` make it unavailable for as long; 0: never."""
+
+    fail_duration: Seconds = 30
+    """Seconds."""
+
+    slow_start: Annotated[float, Meta(ge=0)] = 10
+    """Seconds over which one that comes back gets more and more of its share; 0: all at once."""
+
+    check: Check | None = None
+    """Active checks; null: none, what requests meet with is enough."""
+
+
+class Waiting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The line of those who wait for an upstream that has all the requests it may have."""
+
+    size: Annotated[int, Meta(ge=0)] = 100
+    """Places in the line; when it is full, the answer is a 429 with Retry-After."""
+
+    time: Seconds = 30
+    """Seconds after which a place is given up, with a 503 and Retry-After."""
+
+
+class UpstreamTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """HTTPS to an upstream, where the system's authorities are not enough."""
+
+    ca: str = ""
+    """File with the authorities to trust, PEM; empty: the system's."""
+
+    certificate: str = ""
+    """File with a client certificate, PEM."""
+
+    key: str = ""
+    """File with its private key, PEM; empty: it stands in `certificate`."""
+
+    verify: bool = True
+    """false: anybody may pose as this upstream, and reads key and prompts."""
 
 
 class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,18 +155,53 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     """What is given here replaces the global value; after `load` all are filled in."""
 
+    max_requests: Count | None = None
+    """Requests that it gets at a time, the others wait; null: no limit. An engine's batch size is a good value."""
+
+    waiting: Waiting = Waiting()
+    """How many may wait for it, and how long."""
+
+    health: Health = Health()
+    """What is given here replaces the global value; after `load` all are filled in."""
+
+    tls: UpstreamTls | None = None
+    """For https URLs; null: the system's authorities."""
+
+    socket: str = ""
+    """Path of a unix socket to connect to; the URL then only gives the host and the path that are asked for."""
+
+    proxy: str = "environment"
+    """An HTTP proxy on the way: its URL, `none`, or `environment` for HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
+
     def __repr__(self) -> str:
         return f"Upstream(url={self.url!r}, dialect={self.dialect!r}, profile={self.profile!r})"
 
 
+class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Upstreams that serve the same models, and how one of them is chosen."""
+
+    upstreams: Members
+    """Names, or names with weights."""
+
+    policy: Literal["round_robin", "weighted", "least_loaded", "affinity"] = "affinity"
+    """affinity: who has asked before, or begins alike, goes to the same upstream, whose prefix cache is warm then,
+    unless it has much more to do than the others. least_loaded: the less busy of two taken at random."""
+
+
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which upstreams serve a model name."""
+    """Which upstreams serve a model name, and how."""
 
     model: str
     """Exact name, or a pattern with * (any characters) and ? (one)."""
 
-    upstreams: list[str]
-    """Tried in this order until one answers."""
+    aliases: list[str] = []
+    """Further names, or patterns, of the same."""
+
+    pools: list[str] = []
+    """Names of pools, asked in this order: the later ones when the earlier ones fail or are full."""
+
+    upstreams: list[str] = []
+    """Instead of pools: upstreams, asked in this order."""
 
     upstream_model: str | None = None
     """What the upstreams call the model; null: as the client does."""
@@ -149,6 +211,71 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     reasoning_output: Literal["auto", "content", "summary", "both", "hidden"] = "auto"
     """Where in a reasoning item the model's reasoning goes; auto: summary if the client asks for one, else content."""
+
+    defaults: dict[str, Any] = {}
+    """Request parameters for clients that say nothing of them: temperature, max_output_tokens, reasoning ..."""
+
+    overrides: dict[str, Any] = {}
+    """Request parameters that replace what the client says."""
+
+    body: dict[str, Any] = {}
+    """Further fields of each request body, as an upstream's; those of the upstream win over them."""
+
+    pass_fields: list[str] = []
+    """Fields that the Responses API does not know and that go on as they are: seed, stop, top_k."""
+
+    max_output_tokens: Count | None = None
+    """A request for more is answered with a 400; one that says nothing gets this."""
+
+    max_input: Size | None = None
+    """A larger request body is answered with a 400, `context_length_exceeded`; bytes, or with KiB, MiB."""
+
+    long_context: str = ""
+    """Name of a pool with a larger context window, which is asked when a prompt is too long for the others."""
+
+    endpoints: tuple[str, ...] = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+    """Other endpoints that pass through unchanged, by the `model` of their JSON body."""
+
+
+class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A client's key. Its limits count per process as long as no store is shared."""
+
+    name: str
+    """For logs and metrics."""
+
+    hash: KeyHash
+    """`python -m proxy key` makes a key and prints this for it."""
+
+    models: tuple[str, ...] = ("*",)
+    """Names and patterns of the models that it may ask for; for others it gets a 403."""
+
+    requests_per_minute: Count | None = None
+    """null: no limit."""
+
+    tokens_per_minute: Count | None = None
+    """Of input and output together, as upstreams report them; null: no limit."""
+
+    streams: Count | None = None
+    """Requests under way at a time; null: no limit."""
+
+
+class Retries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Failures before the first delta that another try may cure: no connection, 408, 429, 5xx."""
+
+    attempts: Count = 3
+    """Tries for one request, the first one included; upstreams that can't be connected to do not count."""
+
+    backoff: Seconds = 0.25
+    """Seconds before the first further try at the same upstream, doubled for each one after it; with jitter."""
+
+    max_backoff: Seconds = 5
+    """Seconds; also the longest Retry-After that is waited for."""
+
+    budget: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    """So large a share of a pool's requests of the last seconds may be further tries, so that a fault is no storm."""
+
+    reserve: Annotated[int, Meta(ge=0)] = 10
+    """So many further tries in ten seconds are allowed in any case."""
 
 
 class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,6 +320,32 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prompts and answers are logged. They may be private: not for production."""
 
 
+class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prometheus metrics at /metrics."""
+
+    enabled: bool = True
+    """false: none are kept."""
+
+    open: bool = True
+    """Everybody who reaches the proxy may read them; false: only with an admin key."""
+
+
+class Otel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Traces by OpenTelemetry, over OTLP and HTTP; needs the extra `otel`."""
+
+    endpoint: str
+    """Where they go: http://127.0.0.1:4318/v1/traces."""
+
+    service: str = "responses-proxy"
+    """service.name of the spans."""
+
+    headers: dict[str, str] = {}
+    """Headers for the collector."""
+
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 1
+    """The share of requests that are traced, when the client's traceparent does not say."""
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -200,147 +353,46 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The endpoints by a name of your choice, at least one."""
 
     listen: Listen = Listen()
+    pools: dict[str, Pool] = {}
+    """Upstreams that serve the same models, by a name of your choice."""
+
     routes: list[Route] = []
     """Looked through in order. Without any, every model goes to all upstreams in the order of the file."""
 
+    keys: list[Key] = []
+    """The clients' keys. Without any, everybody who reaches the proxy may use it."""
+
+    keys_file: str = ""
+    """A YAML file with further keys, a list as in `keys`; looked at again when it changes."""
+
+    admin_keys: list[KeyHash] = []
+    """Hashes of the keys for /admin; without any, there is no /admin."""
+
+    open: bool = False
+    """true: without keys, other machines are served too. They use your upstreams' keys."""
+
     timeouts: Timeouts = Timeouts()
+    health: Health = Health()
+    retries: Retries = Retries()
     stream: Stream = Stream()
     limits: Limits = Limits()
     log: Log = Log()
+    metrics: Metrics = Metrics()
+    otel: Otel | None = None
+    models_cache: Annotated[float, Meta(ge=0)] = 60
+    """Seconds for which an upstream's list of models is kept."""
+
     drain: Annotated[float, Meta(ge=0)] = 30
     """Seconds that open streams have left after SIGTERM or Ctrl-C; then they end with response.failed."""
+
+    watch: bool = True
+    """The files are read again when they change; SIGHUP does it in any case."""
+
+    workers: Count = 1
+    """Processes, which share the port; more than one need the same number of cores."""
 
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     """The event loop; auto: uvloop where it is installed (it takes less CPU), else asyncio."""
 
     strict: bool = False
     """Parameters that an upstream can't be told are refused with a 400, and not dropped and named in a header."""
-
-
-def load(path: Path, env: Mapping[str, str]) -> Config:
-    """The configuration in this file, checked, with routes and timeouts filled in. Raises ConfigError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
-    file = None
-    try:
-        file = File(text, env)
-        return _checked(_complete(read(Config, file.data, ""), file.data))
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply, or an anchor that contains itself") from None
-    except FieldError as error:
-        line = file.line(error.path) if file else None
-        place = error.place or ((line,) if line else ())
-        where = ":".join(str(each) for each in (path, *place))
-        raise ConfigError(": ".join(filter(None, (where, error.path, error.message)))) from None
-
-
-def resolve_profile(upstream: Upstream, route: Route | None = None) -> Profile:
-    """The profile that holds for this upstream on this route."""
-    profiles = dialects.load(upstream.dialect).PROFILES
-    profile = Profile()
-    for choice in (upstream.profile, route.profile if route else ProfileChoice()):
-        profile = structs.replace(profiles[choice.base] if choice.base else profile, **choice.fields)
-    return profile
-
-
-def _complete(config: Config, data: Any) -> Config:
-    """The default route, and each upstream with all its timeouts. data: the file, known to fit the Structs."""
-    upstreams = {}
-    for name, upstream in config.upstreams.items():
-        given = {key: getattr(upstream.timeouts, key) for key in data["upstreams"][name].get("timeouts") or {}}
-        timeouts = structs.replace(config.timeouts, **given)
-        upstreams[name] = structs.replace(upstream, url=upstream.url.rstrip("/"), timeouts=timeouts)
-    routes = config.routes or [Route(model="*", upstreams=list(upstreams))]
-    return structs.replace(config, upstreams=upstreams, routes=routes)
-
-
-def _checked(config: Config) -> Config:
-    """The same again. Raises FieldError for what only shows when fields are taken together."""
-    if not config.upstreams:
-        raise FieldError("upstreams", "there must be at least one upstream")
-    if config.loop == "uvloop" and find_spec("uvloop") is None:
-        raise FieldError("loop", "uvloop is not installed; install responses-proxy[fast], or use auto or asyncio")
-    for name, upstream in config.upstreams.items():
-        path = f"upstreams.{name}"
-        _check_url(upstream.url, f"{path}.url")
-        _check_headers(upstream, path)
-        _check_profile(upstream.profile, _dialect(upstream.dialect, f"{path}.dialect"), f"{path}.profile")
-    for index, route in enumerate(config.routes):
-        _check_route(config, route, f"routes[{index}]")
-    return config
-
-
-def _check_url(url: str, path: str) -> None:
-    if url == DEMO:
-        return
-    allowed = f"expected http://HOST:PORT/v1, https://HOST/v1 or {DEMO}"
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname and (parts.port or True) and URL(url)
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f]", url):
-        raise FieldError(path, allowed + ("" if "@" in url else f", found `{url}`"))
-    if "@" in parts.netloc:
-        raise FieldError(path, "a URL holds no password here: use `key` or `headers`")
-    if parts.query or parts.fragment:
-        raise FieldError(path, f"{allowed}, without ? and #")
-    if parts.path.endswith("/chat/completions"):
-        raise FieldError(path, f"{allowed}: it ends before /chat/completions")
-
-
-NOT_TO_SET = {"connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive", "te"}
-NOT_TO_SET |= {"trailer", "transfer-encoding", "upgrade"}
-"""Headers that belong to one connection or to the body that the proxy itself writes."""
-
-
-def _check_headers(upstream: Upstream, path: str) -> None:
-    for name in upstream.headers:
-        _check_header_name(name, f"{path}.headers.{name}")
-    for index, name in enumerate(upstream.forward_headers):
-        _check_header_name(name, f"{path}.forward_headers[{index}]")
-        if name.lower() == "authorization":
-            raise FieldError(f"{path}.forward_headers[{index}]", "to pass the client's key on, set `pass_key: true`")
-    values = {f"headers.{name}": value for name, value in upstream.headers.items()}
-    for field, value in (values | {"key": upstream.key}).items():
-        if re.search(r"[^\t\x20-\x7e\x80-\xff]", value):
-            raise FieldError(f"{path}.{field}", "holds a character that no header can carry, perhaps a line feed")
-
-
-def _check_header_name(name: str, path: str) -> None:
-    if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
-        raise FieldError(path, f"`{name}` is no header name; allowed are letters, digits and - _ . among others")
-    if name.lower() in NOT_TO_SET:
-        raise FieldError(path, "this header is the proxy's own to write")
-
-
-def _dialect(name: str, path: str) -> Dialect:
-    modules = [each.name for each in iter_modules(dialects.__path__)]
-    if name not in modules or not _speaks(name):
-        raise unknown(path, "dialect", name, filter(_speaks, modules))
-    return dialects.load(name)
-
-
-def _speaks(name: str) -> bool:
-    """Whether the module is a dialect, and not a part of one."""
-    return all(hasattr(dialects.load(name), word) for word in ("encode", "decoder", "PROFILES"))
-
-
-def _check_profile(choice: ProfileChoice, dialect: Dialect, path: str) -> None:
-    if choice.base is not None and choice.base not in dialect.PROFILES:
-        raise unknown(f"{path}.base" if choice.fields else path, "profile", choice.base, dialect.PROFILES)
-
-
-def _check_route(config: Config, route: Route, path: str) -> None:
-    if not route.model:
-        raise FieldError(f"{path}.model", "expected the name of a model, or * for all")
-    if not route.upstreams:
-        raise FieldError(f"{path}.upstreams", f"expected at least one of {', '.join(config.upstreams)}")
-    for index, name in enumerate(route.upstreams):
-        if name not in config.upstreams:
-            raise unknown(f"{path}.upstreams[{index}]", "upstream", name, config.upstreams)
-        _check_profile(route.profile, dialects.load(config.upstreams[name].dialect), f"{path}.profile")

@@ -32,6 +32,13 @@ def read(cls: type[T], value: Any, path: str) -> T:
     return result
 
 
+def read_list(cls: type[T], value: Any, path: str) -> list[T]:
+    """The value as a list of this Struct. Raises FieldError."""
+    items = _read(inspect.type_info(list[cls]), value, path)  # type: ignore[valid-type]
+    assert isinstance(items, list)
+    return items
+
+
 def _read(kind: inspect.Type, value: Any, path: str) -> Any:
     nullable = isinstance(kind, inspect.UnionType)
     if isinstance(kind, inspect.UnionType):

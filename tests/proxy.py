@@ -24,7 +24,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from proxy.app import build
-from proxy.config import load
+from proxy.loading import load
 from tests.checker import check, parse_sse
 from tests.snapshots import must
 from tests.upstream import Upstream

@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Config, ConfigError, Route, Timeouts, Upstream, load, resolve_profile
+from proxy.config import Config, Route, Timeouts, Upstream
 from proxy.core.profile import Profile
+from proxy.loading import ConfigError, load, resolve_profile
 from proxy.yamlfile import substitute
 
 CONFIGS = Path(__file__).parent.parent / "config"

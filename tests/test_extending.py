@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from proxy import dialects
-from proxy.config import load, resolve_profile
+from proxy.loading import load, resolve_profile
 from proxy.core.profile import Profile
 from proxy.core.turn import Options, Turn
 from proxy.dialects.chat_profiles import PROFILES

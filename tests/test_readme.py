@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import load
+from proxy.loading import load
 from proxy.dialects import load as load_dialect
 from proxy.wire.create import decode_create
 
