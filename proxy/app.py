@@ -8,22 +8,12 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-import msgspec
 from aiohttp import web
 
-from proxy import demo
-from proxy.answer import Timeouts
-from proxy.config import DEMO, Config
-from proxy.config import Route as ConfiguredRoute
-from proxy.core.profile import Profile
-from proxy.dialects import load
-from proxy.loading import resolve_profile
+from proxy.assemble import assemble
+from proxy.config import Config
 from proxy.logs import set_up
-from proxy.router import Route, Router
 from proxy.server import Server
-from proxy.service import Service
-from proxy.sinks import Pace
-from proxy.upstream import Endpoint, Upstream, open_session
 
 log = logging.getLogger(__name__)
 
@@ -107,37 +97,6 @@ async def _sockets(config: Config) -> list[socket.socket]:
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:
     """Everything but the listener. stack: closes what was opened."""
-    session = await stack.enter_async_context(open_session())
-    demo_url = ""
-    if any(upstream.url == DEMO for upstream in config.upstreams.values()):
-        model = await demo.start()
-        stack.push_async_callback(model.close)
-        demo_url = model.url
-    upstreams: dict[tuple[str, Profile], Upstream] = {}
-    routes = []
-    for route in config.routes:
-        wanted = [_endpoint(config, route, name, demo_url) for name in route.upstreams]
-        asked = [upstreams.setdefault((e.name, e.profile), Upstream(e, session)) for e in wanted]
-        shown = None if route.reasoning_output == "auto" else route.reasoning_output
-        routes.append(Route(route.model, asked, route.upstream_model, shown))
-    pace = msgspec.convert(config.stream, Pace, from_attributes=True)
-    return Server(Service(Router(routes)), pace, strict=config.strict, body_limit=config.limits.body)
-
-
-def _endpoint(config: Config, route: ConfiguredRoute, name: str, demo_url: str) -> Endpoint:
-    """An upstream as a route sees it: the route may change its profile."""
-    given = config.upstreams[name]
-    return Endpoint(
-        name=name,
-        url=demo_url if given.url == DEMO else given.url,
-        dialect=load(given.dialect),
-        profile=resolve_profile(given, route),
-        key=given.key,
-        pass_key=given.pass_key,
-        headers=given.headers,
-        body=given.body,
-        forward=given.forward_headers,
-        timeouts=msgspec.convert(given.timeouts, Timeouts, from_attributes=True),
-        event_limit=config.limits.event,
-        strict=config.strict,
-    )
+    serving = await assemble(config)
+    stack.push_async_callback(serving.close)
+    return Server(serving)

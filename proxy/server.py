@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
-from msgspec import Struct
 
+from proxy.access import Line, printable, write
 from proxy.blocks import read_small
 from proxy.errors import ProxyError, RequestError, internal
-from proxy.service import Running, Service
-from proxy.sinks import EventStream, Pace, Stopping, collect
+from proxy.service import Running
+from proxy.serving import Serving
+from proxy.sinks import EventStream, Stopping, collect
 from proxy.trace import Trace
 from proxy.wire.create import decode_create
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("proxy.access")
 log_bodies = logging.getLogger("proxy.bodies")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,52 +28,19 @@ ENCODINGS = ("identity", "gzip", "deflate", "br", "zstd")
 _SAFE = set(string.ascii_letters + string.digits + "_.-")
 
 
-class Line(Struct):
-    """One line of the access log: how a request went, for people (text) and machines (fields).
-
-    status: HTTP. ended: the terminal status, or why there is none: client_closed, client_stalled, error.
-    first: seconds to the first event of an item. bytes: sent to the client. input, output: tokens.
-    """
-
-    method: str
-    path: str
-    id: str
-    status: int = 0
-    ended: str = ""
-    model: str | None = None
-    route: str | None = None
-    upstream: str | None = None
-    attempts: int | None = None
-    input: int | None = None
-    output: int | None = None
-    first: float | None = None
-    duration: float = 0
-    bytes: int | None = None
-    error: str | None = None
-    client_id: str | None = None
-    dropped: list[str] = []
-    ignored: list[str] = []
-
-
 LINE = web.RequestKey("line", Line)
 BEGAN = web.RequestKey("began", float)
+SERVING = web.RequestKey("serving", Serving)
 
 
 class Server:
-    """The HTTP endpoints of one Service.
+    """The HTTP endpoints. serving: what new requests are served with; may be replaced at any time."""
 
-    strict: unknown fields of a request are refused. body_limit: bytes.
-    """
-
-    def __init__(
-        self, service: Service, pace: Pace, *, strict: bool = False, body_limit: int = 64 * 1024 * 1024
-    ) -> None:
-        self.service = service
-        self.pace = pace
-        self.strict = strict
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
         self.stopping = Stopping()
         self.open: set[asyncio.Task[object]] = set()  # the tasks of responses under way
-        self.app = web.Application(client_max_size=body_limit, middlewares=[self._guard])
+        self.app = web.Application(middlewares=[self._guard])
         self.app.add_routes(
             [
                 web.post("/v1/responses", self._create),
@@ -108,14 +75,16 @@ class Server:
         """Ids, errors as envelopes, the line in the log."""
         began = time.perf_counter()
         read_small(request.transport)
-        line = Line(request.method, _printable(request.path, 200), _request_id(request.headers.get("X-Request-Id")))
-        line.client_id = _printable(request.headers.get("X-Client-Request-Id", ""), 512) or None
-        request[LINE], request[BEGAN] = line, began
+        serving = self.serving
+        serving.enter()
+        line = Line(request.method, printable(request.path, 200), _request_id(request.headers.get("X-Request-Id")))
+        line.client_id = printable(request.headers.get("X-Client-Request-Id", ""), 512) or None
+        request[LINE], request[BEGAN], request[SERVING] = line, began, serving
         try:
             try:
                 response = await handler(request)
             except web.HTTPException as error:
-                response = self._refuse(request, _envelope_of(request, error, self.app._client_max_size))
+                response = self._refuse(request, _envelope_of(request, error))
                 if "Allow" in error.headers:
                     response.headers["Allow"] = error.headers["Allow"]
             except ProxyError as error:
@@ -129,8 +98,9 @@ class Server:
             line.status = response.status
             return response
         finally:
+            serving.leave()
             line.duration = time.perf_counter() - began
-            _write(line)
+            write(line)
 
     def _refuse(self, request: web.Request, error: ProxyError) -> web.Response:
         line = request[LINE]
@@ -156,13 +126,14 @@ class Server:
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         line: Line = request[LINE]
-        body = await _json_body(request)
+        serving = request[SERVING]
+        body = await _json_body(request, serving.body_limit)
         if log_bodies.isEnabledFor(logging.INFO):
             log_bodies.info("%s from the client: %s", line.id, body.decode("utf-8", "replace"))
-        create = decode_create(body, strict=self.strict)
+        create = decode_create(body, strict=serving.strict)
         trace = Trace(line.id, request.headers, request.headers.get("Authorization", ""))
-        running = self.service.create(create, trace)
-        if self.strict and trace.unknown:
+        running = serving.service.create(create, trace)
+        if serving.strict and trace.unknown:
             name = trace.unknown[0]
             message = f"Unsupported parameter: {name!r} is not supported here."
             raise RequestError(message, code="unsupported_parameter", param=name)
@@ -182,7 +153,7 @@ class Server:
 
     async def _stream(self, request: web.Request, running: Running, trace: Trace) -> web.StreamResponse:
         line: Line = request[LINE]
-        stream = EventStream(running, self.pace, lambda: self._headers(request) | _warnings(trace))
+        stream = EventStream(running, request[SERVING].pace, lambda: self._headers(request) | _warnings(trace))
         try:
             await stream.run(request, self.stopping)
         finally:
@@ -206,12 +177,12 @@ class Server:
         raise RequestError(f"Unsupported: this server does not offer {what!r}.", code="unsupported_parameter")
 
     async def _models(self, request: web.Request) -> web.Response:
-        models = [_model(name) for name in await self.service.router.models()]
+        models = [_model(name) for name in await request[SERVING].service.router.models()]
         return web.json_response({"object": "list", "data": models}, headers=self._headers(request))
 
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        if name not in await self.service.router.models():
+        if name not in await request[SERVING].service.router.models():
             raise RequestError(f"The model {name!r} does not exist.", status=404, code="model_not_found", param="model")
         return web.json_response(_model(name), headers=self._headers(request))
 
@@ -219,12 +190,12 @@ class Server:
         return web.json_response({"status": "ok"}, headers=self._headers(request))
 
     async def _ready(self, request: web.Request) -> web.Response:
-        if self.stopping.begun or not await self.service.router.ready():
+        if self.stopping.begun or not await request[SERVING].service.router.ready():
             raise ProxyError("No upstream is available.", status=503, code="server_is_overloaded", retry_after=1)
         return web.json_response({"status": "ready"}, headers=self._headers(request))
 
 
-async def _json_body(request: web.Request) -> bytes:
+async def _json_body(request: web.Request, limit: int) -> bytes:
     kind = request.content_type
     if kind != "application/json" and not kind.endswith("+json"):
         raise RequestError(
@@ -241,14 +212,31 @@ async def _json_body(request: web.Request) -> bytes:
             code="unsupported_content_encoding",
         )
     try:
-        return await request.read()
+        return await _read(request, limit)
     except (web.RequestPayloadError, ContentEncodingError) as error:
         raise RequestError(f"The request body could not be read as {encoding!r}.") from error
 
 
-def _printable(text: str, longest: int) -> str:
-    """What others say, made fit for the log."""
-    return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in text[:longest])
+async def _read(request: web.Request, limit: int) -> bytes:
+    """The whole body, decompressed."""
+    too_large = RequestError(
+        f"The request body is larger than the {limit} bytes allowed.", status=413, code="request_too_large"
+    )
+    if (request.content_length or 0) > limit:
+        raise too_large
+    content = request.content
+    body = await content.readany()
+    if not content.at_eof():
+        blocks, size = [body], len(body)
+        while block := await content.readany():
+            blocks.append(block)
+            size += len(block)
+            if size > limit:
+                raise too_large
+        body = b"".join(blocks)
+    if len(body) > limit:
+        raise too_large
+    return body
 
 
 def _request_id(given: str | None) -> str:
@@ -273,7 +261,7 @@ def _model(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "proxy"}
 
 
-def _envelope_of(request: web.Request, error: web.HTTPException, limit: float) -> ProxyError:
+def _envelope_of(request: web.Request, error: web.HTTPException) -> ProxyError:
     """aiohttp's own refusals in the API's shape (RESPONSES 1.2, 7.2)."""
     where = f"{request.method} {request.path}"
     match error.status:
@@ -284,22 +272,18 @@ def _envelope_of(request: web.Request, error: web.HTTPException, limit: float) -
             return RequestError(
                 f"Not allowed: {where}. Allowed methods: {allowed}.", status=405, code="method_not_supported"
             )
-        case 413:
-            return RequestError(
-                f"The request body is larger than the {limit} bytes allowed.", status=413, code="request_too_large"
-            )
     return RequestError(error.reason or "bad request", status=error.status)
 
 
 def _note(line: Line, running: Running, trace: Trace) -> None:
     translator = running.translator
     line.model, line.route, line.upstream, line.attempts = (
-        _printable(trace.model, 200),
+        printable(trace.model, 200),
         trace.route,
         trace.upstream,
         trace.attempts,
     )
-    line.dropped = [_printable(name, 64) for name in (trace.unknown + trace.dropped)[:32]]
+    line.dropped = [printable(name, 64) for name in (trace.unknown + trace.dropped)[:32]]
     line.ignored = trace.ignored[:32]
     line.input, line.output = translator.tokens
     if translator.ended:
@@ -309,41 +293,3 @@ def _note(line: Line, running: Running, trace: Trace) -> None:
         log.info("%s: %s", line.id, note)
     if log_bodies.isEnabledFor(logging.INFO):
         log_bodies.info("%s to the client: %s", line.id, translator.response.decode())
-
-
-def _write(line: Line) -> None:
-    if not access.isEnabledFor(logging.INFO):
-        return
-    access.info("%s", _Text(line), extra={"fields": line})
-
-
-class _Text:
-    """The line for people, made only when it is written."""
-
-    __slots__ = ("_line",)
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def __str__(self) -> str:
-        line = self._line
-        words = [line.method, line.path, str(line.status), line.ended]
-        if line.model is not None:
-            words += [
-                f"model={line.model}",
-                f"route={line.route}",
-                f"upstream={line.upstream}",
-                f"tokens={line.input}/{line.output}",
-            ]
-        if line.first is not None:
-            words.append(f"first={line.first:.3f}s")
-        words.append(f"time={line.duration:.3f}s")
-        optional = {
-            "bytes": line.bytes,
-            "dropped": line.dropped,
-            "ignored": line.ignored,
-            "client": line.client_id,
-            "error": line.error,
-        }
-        words += [f"{name}={value}" for name, value in optional.items() if value]
-        return " ".join((*filter(None, words), line.id))
