@@ -1,53 +1,60 @@
-"""The command: `python -m proxy CONFIG`, installed as `responses-proxy`."""
+"""The command: `python -m proxy CONFIG`, installed as `responses-proxy`; and two smaller ones, `key` and `schema`."""
 
 import argparse
-import json
-import os
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from pathlib import Path
 
-from msgspec import structs
+from proxy.announcement import announcement
+from proxy.app import serve, version
+from proxy.config import Config
+from proxy.listener import ListenError
+from proxy.loading import ConfigError
+from proxy.source import Source
+from proxy.workers import supervise
 
-from proxy.app import serve
-from proxy.config import DEMO, Config, Route, Upstream
-from proxy.loading import ConfigError, load
+COMMANDS = {"key": "proxy.keys", "schema": "proxy.schema"}
+"""Modules whose `main` takes the other arguments."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until it is stopped, or only checks. Returns the exit status: 2 for a bad configuration."""
-    args = arguments(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0] in COMMANDS:
+        status: int = import_module(COMMANDS[words[0]]).main(words[1:])
+        return status
+    args = arguments(words)
+    listen = {name: value for name in ("host", "port") if (value := getattr(args, name)) is not None}
+    source = Source(args.config, listen)
     try:
-        config = load(args.config, os.environ)
+        config = source.load()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     if args.check:
         print(f"{args.config}: ok ({count(config.upstreams, 'upstream')}, {count(config.routes, 'route')})")
         return 0
-    host = config.listen.host if args.host is None else args.host
-    port = config.listen.port if args.port is None else args.port
-    config = structs.replace(config, listen=structs.replace(config.listen, host=host, port=port))
+    run = serve if config.workers == 1 else supervise
     try:
-        return serve(config, partial(announce, config))
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        print(f"can't listen on {address(host, port)}: {reason}; elsewhere: HOST=, PORT=", file=sys.stderr)
+        return run(source, config, partial(announce, config))
+    except ListenError as error:
+        print(f"{error}; elsewhere: HOST=, PORT=", file=sys.stderr)
         return 1
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="responses-proxy", description="A Responses API in front of endpoints that speak Chat Completions."
+        prog="responses-proxy",
+        description="A Responses API in front of endpoints that speak Chat Completions.",
+        epilog="Other commands: `key` makes a key for a client, `schema` prints a JSON Schema of the YAML.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as config/proxy.yaml")
     parser.add_argument("--check", action="store_true", help="only check the file")
     parser.add_argument("--host", help="listen here, whatever the file says")
     parser.add_argument("--port", type=port_number, help="listen on this port, whatever the file says; 0: any free one")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {installed_version()}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     return parser.parse_args(argv)
 
 
@@ -57,51 +64,12 @@ def port_number(text: str) -> int:
     return int(text)
 
 
-def installed_version() -> str:
-    try:
-        return version("responses-proxy")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
-def count(things: Sequence[object] | dict[str, Upstream], noun: str) -> str:
+def count(things: Sized, noun: str) -> str:
     return f"{len(things)} {noun}" + ("" if len(things) == 1 else "s")
 
 
 def announce(config: Config, host: str, port: int) -> None:
-    """Says where it listens, what goes where, and what to try."""
-    # What listens everywhere is reached here at this machine's own address.
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    base = f"http://{address(here, port)}/v1"
-    width = max(len(route.model) for route in config.routes)
-    print(f"Responses API: {base}" + ("" if here == host else f", and at this machine's other addresses ({host})"))
-    for route in config.routes:
-        for name in route.upstreams:
-            print(f"  {route.model:{width}}  ->  {name}  {target(route, config.upstreams[name])}")
-    print("Try it:", *trial(config, base), sep="\n  ", flush=True)
-
-
-def target(route: Route, upstream: Upstream) -> str:
-    if upstream.url == DEMO:
-        return "the built-in demo model; for a real one: make run UPSTREAM=http://127.0.0.1:8000/v1"
-    return f"{upstream.url} ({upstream.dialect}, {route.profile.base or upstream.profile.base or 'generic'})"
-
-
-def trial(config: Config, base: str) -> list[str]:
-    """Commands that show a stream when pasted into a shell. A model's name that no route says is asked for first."""
-    known = [route.model for route in config.routes if not set("*?") & set(route.model)]
-    if config.upstreams[config.routes[0].upstreams[0]].url == DEMO and config.routes[0].model == "*":
-        known.append("demo")
-    body = json.dumps({"model": known[0] if known else "$MODEL", "input": "Say hello.", "stream": True})
-    post = f"curl -N {base}/responses -H 'Content-Type: application/json' -d {shlex.quote(body)}"
-    if known:
-        return [post]
-    ask = f"MODEL=$(curl -s {base}/models | grep -o '\"id\": *\"[^\"]*\"' | head -n 1 | cut -d '\"' -f 4)"
-    return [ask, post.replace("$MODEL", "'\"$MODEL\"'")]
-
-
-def address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    print(announcement(config, host, port), flush=True)
 
 
 if __name__ == "__main__":

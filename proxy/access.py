@@ -11,7 +11,8 @@ class Line(Struct):
     """One line of the access log: how a request went, for people (text) and machines (fields).
 
     status: HTTP. ended: the terminal status, or why there is none: client_closed, client_stalled, error.
-    first: seconds to the first event of an item. bytes: sent to the client. input, output: tokens.
+    key: the client's, by name. first: seconds to the first event of an item. bytes: sent to the client.
+    input, output: tokens.
     """
 
     method: str
@@ -21,6 +22,7 @@ class Line(Struct):
     ended: str = ""
     model: str | None = None
     route: str | None = None
+    pool: str | None = None
     upstream: str | None = None
     attempts: int | None = None
     input: int | None = None
@@ -30,6 +32,7 @@ class Line(Struct):
     bytes: int | None = None
     error: str | None = None
     client_id: str | None = None
+    key: str | None = None
     dropped: list[str] = []
     ignored: list[str] = []
 
@@ -59,7 +62,9 @@ class _Text:
             words += [
                 f"model={line.model}",
                 f"route={line.route}",
+                f"pool={line.pool}",
                 f"upstream={line.upstream}",
+                f"attempts={line.attempts}",
                 f"tokens={line.input}/{line.output}",
             ]
         if line.first is not None:
@@ -69,6 +74,7 @@ class _Text:
             "bytes": line.bytes,
             "dropped": line.dropped,
             "ignored": line.ignored,
+            "key": line.key,
             "client": line.client_id,
             "error": line.error,
         }

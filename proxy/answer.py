@@ -13,6 +13,7 @@ from proxy.blocks import BlockReader
 from proxy.core.deltas import Delta
 from proxy.dialects import Decoder
 from proxy.errors import Broken
+from proxy.timers import Timer, after
 from proxy.trace import Express, Trace
 
 TAIL = 0.1  # seconds for the end of the body behind the end of the stream, so that the connection can be used again
@@ -94,11 +95,12 @@ class Watch:
         loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = loop.time
         self._at = loop.call_at
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: list[Timer | asyncio.TimerHandle] = []
         if timeouts.idle is not None:
-            self._timers.append(loop.call_later(timeouts.idle, self._look))
+            self._timers.append(after(timeouts.idle, self._look))
         if timeouts.total is not None:
-            self._timers.append(loop.call_later(timeouts.total, self._end, f"was not done after {timeouts.total:g} s"))
+            late = partial(self._end, f"was not done after {timeouts.total:g} s")
+            self._timers.append(after(timeouts.total, late))
 
     def __enter__(self) -> Self:
         return self

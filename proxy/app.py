@@ -3,100 +3,155 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
-import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
 
 from aiohttp import web
 
 from proxy.assemble import assemble
 from proxy.config import Config
+from proxy.lag import Lag
+from proxy.listener import Listener
 from proxy.logs import set_up
+from proxy.metrics import Metrics
+from proxy.reload import Reload
 from proxy.server import Server
+from proxy.source import Source
+from proxy.tasks import spawn
 
 log = logging.getLogger(__name__)
 
-SEND = 72 * 1024
-"""Bytes of the kernel's send buffer toward a client, which it doubles."""
-
 Announce = Callable[[str, int], None]
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def serve(config: Config, announce: Announce) -> int:
+class Worker(NamedTuple):
+    """One of several processes that serve the same.
+
+    number: from 0; one that takes the place of a dead one has its number. supervisor: a pipe that ends with the process
+    that has started them. folder: where they keep their metrics together.
+    """
+
+    number: int
+    supervisor: int
+    folder: Path
+
+
+def serve(source: Source, config: Config, announce: Announce, worker: Worker | None = None) -> int:
     """Run until SIGTERM or SIGINT; gives the exit status. announce: called with host and port once clients can connect.
 
-    Raises OSError when the address can't be listened on.
+    config: what `source` says. worker: None when this is the only process. Raises ListenError.
     """
     set_up(config.log.format, config.log.level, bodies=config.log.bodies)
     with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
-        runner.run(_serve(config, announce))
+        runner.run(_serve(source, config, announce, worker))
     return 0
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop when it is installed and not ruled out: 15-40 % less CPU, and a third of the slowest latencies."""
-    if name == "asyncio":
+    if loop_name(name) == "asyncio":
         return None
-    try:
-        import uvloop  # noqa: PLC0415 - an extra
-    except ImportError:
-        if name == "uvloop":
-            raise
-        return None
+    import uvloop  # noqa: PLC0415 - an extra
+
     return uvloop.new_event_loop
 
 
-async def _serve(config: Config, announce: Announce) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+def loop_name(choice: str) -> str:
+    """asyncio or uvloop, which takes 15-40 % less CPU, and a third of the slowest latencies."""
+    if choice == "auto":
+        return "asyncio" if find_spec("uvloop") is None else "uvloop"
+    return choice
+
+
+def version() -> str:
+    try:
+        return metadata.version("responses-proxy")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+async def _serve(source: Source, config: Config, announce: Announce, worker: Worker | None) -> None:
+    stop, again = asyncio.Event(), asyncio.Event()
+    _listen_to_signals(stop, again)
+    if worker is not None:
+        _end_with(worker.supervisor, stop)
     async with AsyncExitStack() as stack:
-        server = await build(config, stack)
+        server = await build(config, stack, worker)
         # handler_cancellation: a client that goes away must end its handler, and thereby its upstream (pitfall 73)
         runner = web.AppRunner(
             server.app, handler_cancellation=True, access_log=None, shutdown_timeout=1, keepalive_timeout=75
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        sites = [web.SockSite(runner, each, backlog=1024) for each in await _sockets(config)]
-        for site in sites:
-            await site.start()
-        host, port = runner.addresses[0][:2]
+        listener = Listener(config, shared=worker is not None)
+        await listener.start(runner)
+        lag = Lag()
+        reload = Reload(source, config, server, listener, again, supervised=worker is not None)
+        reloading = spawn(reload.run(), "reload")
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)  # little here is cyclic; the default looks after every 700 objects
-        announce(host, port)
+        announce(*listener.address)
         await stop.wait()
         log.info("stopping")
-        for site in sites:
-            await site.stop()
-        await server.stop(config.drain)
+        await listener.stop()
+        reloading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reloading
+        await server.stop(reload.config.drain)
+        await reload.close()
+        lag.close()
 
 
-async def _sockets(config: Config) -> list[socket.socket]:
-    """Bound sockets, whose options every connection inherits."""
-    host, port = config.listen.host, config.listen.port
+def _listen_to_signals(stop: asyncio.Event, again: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets = []
-    for family, kind, protocol, _, address in dict.fromkeys(addresses):
-        made = socket.socket(family, kind, protocol)
-        sockets.append(made)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Else the kernel buffers megabytes for a client that does not read, all that an engine generates meanwhile.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that has vanished without a word
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(config.stream.send_timeout * 1000))
-        made.bind(address)
-    return sockets
+    had_terminal = os.isatty(0)
+
+    def hang_up() -> None:
+        (stop if had_terminal and not os.isatty(0) else again).set()  # it is also sent when a terminal is closed
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, hang_up if number == signal.SIGHUP else stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a supervisor blocks them until somebody hears them
 
 
-async def build(config: Config, stack: AsyncExitStack) -> Server:
-    """Everything but the listener. stack: closes what was opened."""
-    serving = await assemble(config)
-    stack.push_async_callback(serving.close)
-    return Server(serving)
+def _end_with(supervisor: int, stop: asyncio.Event) -> None:
+    """Stop when the supervisor has died."""
+    loop = asyncio.get_running_loop()
+
+    def died() -> None:
+        loop.remove_reader(supervisor)
+        log.error("the supervisor has died: this worker ends too")
+        stop.set()
+
+    loop.add_reader(supervisor, died)
+
+
+async def build(config: Config, stack: AsyncExitStack, worker: Worker | None = None) -> Server:
+    """Everything but the listener. stack: closes what was opened, and what has replaced it meanwhile."""
+    metrics = _metrics(config, worker)
+    metrics.start()
+    stack.callback(metrics.close)
+    server = Server(await assemble(config, metrics))
+
+    async def close() -> None:
+        await server.serving.close()
+
+    stack.push_async_callback(close)
+    return server
+
+
+def _metrics(config: Config, worker: Worker | None) -> Metrics:
+    """Of the whole process: they go on when the configuration changes."""
+    if not config.metrics.enabled:
+        return Metrics()
+    from proxy.prometheus import Prometheus, Shared  # noqa: PLC0415 - only where it is wanted
+
+    shared = Shared(worker.folder, worker.number) if worker else None
+    return Prometheus(version(), loop_name(config.loop), shared)

@@ -5,39 +5,36 @@ import ssl
 from collections.abc import Sequence
 from importlib.util import find_spec
 from ipaddress import ip_address
+from math import inf
+from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import json
 from yarl import URL
 
 from proxy import dialects
-from proxy.config import DEMO, Config, Key, Pool, Route, Upstream
+from proxy.config import DEMO, Config, Health, Key, Otel, Pool, Route, Upstream, UpstreamTls
 from proxy.dialects import Dialect
-from proxy.errors import RequestError
 from proxy.fields import unknown
 from proxy.values import ProfileChoice
 from proxy.wire.body import Body
-from proxy.wire.create import decode_create
 from proxy.yamlfile import FieldError
 
-PARAMETERS = set(Body.__struct_fields__) - {"model", "input", "stream", "stream_options", "background", "generate"}
-"""What a route can give a default for, or replace."""
+TAKEN = {*Body.__struct_fields__, "messages"}
+"""Fields that requests to this proxy or to upstreams have in any case."""
 
 OWN_PATHS = ("/v1/responses", "/v1/models", "/health", "/ready", "/metrics", "/admin/upstreams")
 
 
 def check(config: Config) -> None:
     """Raises FieldError."""
-    if not config.upstreams:
-        raise FieldError("upstreams", "there must be at least one upstream")
-    if config.loop == "uvloop" and find_spec("uvloop") is None:
+    if config.loop == "uvloop" and not installed("uvloop"):
         raise FieldError("loop", "uvloop is not installed; install responses-proxy[fast], or use auto or asyncio")
-    if config.otel is not None and find_spec("opentelemetry.sdk") is None:
-        raise FieldError("otel", "OpenTelemetry is not installed; install responses-proxy[otel]")
-    if not config.metrics.open and not config.admin_keys:
+    if config.metrics.enabled and not config.metrics.open and not config.admin_keys:
         raise FieldError("metrics.open", "nobody could read them: this needs `admin_keys`")
+    if config.otel is not None:
+        _check_otel(config.otel)
+    _check_health(config.health, "health")
     for name, upstream in config.upstreams.items():
         _check_upstream(upstream, f"upstreams.{name}")
     for name, pool in config.pools.items():
@@ -48,12 +45,28 @@ def check(config: Config) -> None:
     _check_listen(config)
 
 
+def installed(module: str) -> bool:
+    """Whether it can be imported; nothing of it is, but for the packages around it."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _check_otel(otel: Otel) -> None:
+    if not all(map(installed, ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))):
+        raise FieldError("otel", "OpenTelemetry is not installed; install responses-proxy[otel]")
+    if not _is_http(otel.endpoint):
+        raise FieldError("otel.endpoint", "expected http://HOST:PORT/v1/traces, or https")
+    _check_headers(otel.headers, "otel.headers")
+
+
 def _check_listen(config: Config) -> None:
     listen = config.listen
     if listen.socket:
         if config.workers > 1:
             raise FieldError("workers", "a unix socket is served by one process")
-    elif not (config.keys or config.keys_file or config.open or _is_loopback(listen.host)):
+    elif not (config.keys or config.keys_file or config.open or is_loopback(listen.host)):
         raise FieldError(
             "listen.host",
             f"on `{listen.host}` others could use your upstreams: name their `keys`, or say `open: true` if they may",
@@ -64,7 +77,7 @@ def _check_listen(config: Config) -> None:
         _check_authorities(context, tls.client_ca, "listen.tls.client_ca")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -75,48 +88,78 @@ def _check_certificate(context: ssl.SSLContext, certificate: str, key: str, path
     def no_password() -> str:
         raise FieldError(f"{path}.key", "this key has a password; one without is needed")
 
+    for field, file in (("certificate", certificate), ("key", key or certificate)):
+        _check_readable(file, f"{path}.{field}")
     try:
         context.load_cert_chain(certificate, key or None, no_password)
-    except OSError as error:  # ssl's errors are OSErrors too
-        raise FieldError(
-            f"{path}.certificate", f"certificate and key can't be used: {error.strerror or error}"
-        ) from None
+    except ssl.SSLError as error:
+        pair = "KEY_VALUES_MISMATCH" in str(error)
+        reason = "the key is another certificate's" if pair else "expected a certificate and its private key, PEM"
+        raise FieldError(f"{path}.key" if pair else f"{path}.certificate", reason) from None
 
 
 def _check_authorities(context: ssl.SSLContext, file: str, path: str) -> None:
-    try:
-        if file:
+    if file:
+        _check_readable(file, path)
+        try:
             context.load_verify_locations(file)
+        except ssl.SSLError:
+            raise FieldError(path, f"expected certificates, PEM, found none in {file}") from None
+
+
+def _check_readable(file: str, path: str) -> None:
+    try:
+        with Path(file).open("rb"):
+            pass
     except OSError as error:
-        raise FieldError(path, f"can't be used: {error.strerror or error}") from None
+        raise FieldError(path, f"{file} can't be read: {error.strerror}") from None
 
 
-def check_keys(keys: Sequence[Key], path: str) -> None:
-    """Raises FieldError when two have the same name or the same hash."""
-    names: set[str] = set()
-    hashes: set[str] = set()
-    for key in keys:
-        if not key.name or key.name in names:
-            raise FieldError(path, f"each key needs a name of its own; `{key.name}` is there twice")
+def check_keys(keys: Sequence[Key], path: str, others: Sequence[Key] = ()) -> None:
+    """Raises FieldError when two have the same name or the same hash.
+
+    others: keys from elsewhere, which are unlike each other.
+    """
+    names = {key.name for key in others}
+    hashes = {key.hash: key.name for key in others}
+    for index, key in enumerate(keys):
+        if not re.fullmatch(r"[^\s\x00-\x1f\x7f]+", key.name):
+            raise FieldError(f"{path}[{index}].name", "expected a name without spaces, for logs and metrics")
+        if key.name in names:
+            raise FieldError(f"{path}[{index}].name", f"another key is called `{key.name}` too")
         if key.hash in hashes:
-            raise FieldError(path, f"`{key.name}` is the same key as another one")
+            raise FieldError(f"{path}[{index}].hash", f"`{hashes[key.hash]}` has the same key")
         names.add(key.name)
-        hashes.add(key.hash)
+        hashes[key.hash] = key.name
 
 
 def _check_upstream(upstream: Upstream, path: str) -> None:
     _check_url(upstream.url, f"{path}.url")
-    _check_headers(upstream, path)
+    _check_header_value(upstream.key, f"{path}.key")
+    _check_headers(upstream.headers, f"{path}.headers")
+    _check_forwarded(upstream.forward_headers, f"{path}.forward_headers")
     _check_profile(upstream.profile, _dialect(upstream.dialect, f"{path}.dialect"), f"{path}.profile")
-    if upstream.proxy not in ("environment", "none") and not re.match(r"https?://\S+$", upstream.proxy):
+    _check_health(upstream.health, f"{path}.health")
+    if upstream.proxy not in ("environment", "none") and not _is_http(upstream.proxy):
         raise FieldError(f"{path}.proxy", "expected `environment`, `none`, or http://HOST:PORT")
-    if (check := upstream.health.check) and not check.path.startswith("/"):
-        raise FieldError(f"{path}.health.check.path", "expected a path that begins with /")
-    if tls := upstream.tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        _check_authorities(context, tls.ca, f"{path}.tls.ca")
-        if tls.certificate:
-            _check_certificate(context, tls.certificate, tls.key, f"{path}.tls")
+    if upstream.tls:
+        _check_tls(upstream.tls, f"{path}.tls")
+        if not upstream.url.startswith("https:"):
+            raise FieldError(f"{path}.tls", "this is for https, and `url` is not")
+
+
+def _check_health(health: Health, path: str) -> None:
+    if health.check and not health.check.path.startswith("/"):
+        raise FieldError(f"{path}.check.path", "expected a path that begins with /")
+
+
+def _check_tls(tls: UpstreamTls, path: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _check_authorities(context, tls.ca, f"{path}.ca")
+    if tls.certificate:
+        _check_certificate(context, tls.certificate, tls.key, path)
+    elif tls.key:
+        raise FieldError(f"{path}.key", "this needs `certificate` too")
 
 
 def _check_pool(config: Config, name: str, pool: Pool) -> None:
@@ -134,13 +177,9 @@ def _check_url(url: str, path: str) -> None:
     if url == DEMO:
         return
     allowed = f"expected http://HOST:PORT/v1, https://HOST/v1 or {DEMO}"
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname and (parts.port or True) and URL(url)
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f]", url):
+    if not _is_http(url):
         raise FieldError(path, allowed + ("" if "@" in url else f", found `{url}`"))
+    parts = urlsplit(url)
     if "@" in parts.netloc:
         raise FieldError(path, "a URL holds no password here: use `key` or `headers`")
     if parts.query or parts.fragment:
@@ -149,22 +188,36 @@ def _check_url(url: str, path: str) -> None:
         raise FieldError(path, f"{allowed}: it ends before /chat/completions")
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname and (parts.port or True) and URL(url)
+    except ValueError:
+        return False
+    return bool(host) and parts.scheme in ("http", "https") and not re.search(r"[\s\x00-\x1f]", url)
+
+
 NOT_TO_SET = {"connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive", "te"}
 NOT_TO_SET |= {"trailer", "transfer-encoding", "upgrade"}
 """Headers that belong to one connection or to the body that the proxy itself writes."""
 
 
-def _check_headers(upstream: Upstream, path: str) -> None:
-    for name in upstream.headers:
-        _check_header_name(name, f"{path}.headers.{name}")
-    for index, name in enumerate(upstream.forward_headers):
-        _check_header_name(name, f"{path}.forward_headers[{index}]")
+def _check_headers(headers: dict[str, str], path: str) -> None:
+    for name, value in headers.items():
+        _check_header_name(name, f"{path}.{name}")
+        _check_header_value(value, f"{path}.{name}")
+
+
+def _check_header_value(value: str, path: str) -> None:
+    if re.search(r"[^\t\x20-\x7e\x80-\xff]", value):
+        raise FieldError(path, "holds a character that no header can carry, perhaps a line feed")
+
+
+def _check_forwarded(names: list[str], path: str) -> None:
+    for index, name in enumerate(names):
+        _check_header_name(name, f"{path}[{index}]")
         if name.lower() == "authorization":
-            raise FieldError(f"{path}.forward_headers[{index}]", "to pass the client's key on, set `pass_key: true`")
-    values = {f"headers.{name}": value for name, value in upstream.headers.items()}
-    for field, value in (values | {"key": upstream.key}).items():
-        if re.search(r"[^\t\x20-\x7e\x80-\xff]", value):
-            raise FieldError(f"{path}.{field}", "holds a character that no header can carry, perhaps a line feed")
+            raise FieldError(f"{path}[{index}]", "to pass the client's key on, set `pass_key: true`")
 
 
 def _check_header_name(name: str, path: str) -> None:
@@ -175,14 +228,18 @@ def _check_header_name(name: str, path: str) -> None:
 
 
 def _dialect(name: str, path: str) -> Dialect:
-    modules = [each.name for each in iter_modules(dialects.__path__)]
-    if name not in modules or not _speaks(name):
-        raise unknown(path, "dialect", name, filter(_speaks, modules))
+    known = known_dialects()
+    if name not in known:
+        raise unknown(path, "dialect", name, known)
     return dialects.load(name)
 
 
+def known_dialects() -> list[str]:
+    """The words that `dialect` may be: modules that are a dialect, and not a part of one."""
+    return [name for _, name, _ in iter_modules(dialects.__path__) if _speaks(name)]
+
+
 def _speaks(name: str) -> bool:
-    """Whether the module is a dialect, and not a part of one."""
     return all(hasattr(dialects.load(name), word) for word in ("encode", "decoder", "PROFILES"))
 
 
@@ -200,8 +257,13 @@ def _check_route(config: Config, route: Route, path: str) -> None:
     for index, endpoint in enumerate(route.endpoints):
         if not re.fullmatch(r"(/[\w.-]+)+", endpoint) or endpoint in OWN_PATHS:
             raise FieldError(f"{path}.endpoints[{index}]", f"expected a path that is not one of {', '.join(OWN_PATHS)}")
-    for field in ("defaults", "overrides"):
-        _check_parameters(getattr(route, field), f"{path}.{field}")
+    for index, name in enumerate(route.pass_fields):
+        if name in TAKEN:
+            raise FieldError(f"{path}.pass_fields[{index}]", f"`{name}` has a meaning here, and is not passed through")
+    for field, given in (("defaults", route.defaults), ("overrides", route.overrides)):
+        if (given.get("max_output_tokens") or 0) > (route.max_output_tokens or inf):
+            message = f"more than this route's `max_output_tokens`, {route.max_output_tokens}"
+            raise FieldError(f"{path}.{field}.max_output_tokens", message)
 
 
 def _check_places(config: Config, route: Route, path: str) -> None:
@@ -222,14 +284,3 @@ def members(config: Config, route: Route) -> set[str]:
     """The names of all upstreams that a route may ask."""
     pools = {*route.pools, route.long_context} & set(config.pools)
     return {*route.upstreams, *(name for pool in pools for name in config.pools[pool].upstreams)}
-
-
-def _check_parameters(parameters: dict[str, Any], path: str) -> None:
-    """Of requests, as the Responses API names them."""
-    for name in parameters:
-        if name not in PARAMETERS:
-            raise unknown(f"{path}.{name}", "parameter", name, PARAMETERS)
-    try:
-        decode_create(json.encode({"model": "m", "input": "i"} | parameters))
-    except RequestError as error:
-        raise FieldError(f"{path}.{error.param or ''}", error.message) from None

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
-from proxy.values import KeyHash, Members, ProfileChoice, Size
+from proxy.values import KeyHash, Members, Parameters, ProfileChoice, Size
 
 DEMO = "demo:"
 """The URL of the demo model that the program itself serves."""
 
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+Status = Annotated[int, Meta(ge=100, le=599)]
 
 
 class ServerTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout: Seconds = 5
     """Seconds until the answer must be there."""
 
-    status: tuple[int, ...] = (200,)
+    status: Annotated[tuple[Status, ...], Meta(min_length=1)] = (200,)
     """Statuses that mean healthy."""
 
     rise: Count = 1
@@ -100,7 +101,7 @@ class Health(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Waiting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The line of those who wait for an upstream that has all the requests it may have."""
+    """The line of those who wait for an upstream that has all the requests it may have; keys take turns in it."""
 
     size: Annotated[int, Meta(ge=0)] = 100
     """Places in the line; when it is full, the answer is a 429 with Retry-After."""
@@ -126,7 +127,7 @@ class UpstreamTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An endpoint that answers. Its repr shows no secrets."""
+    """An endpoint that answers."""
 
     url: str
     """Base URL, the part before /chat/completions: http://127.0.0.1:8000/v1. `demo:` is the model in the program."""
@@ -152,8 +153,9 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     profile: ProfileChoice = ProfileChoice(base="generic")
     """Which product it is: a name, or a mapping with `base` and the fields that differ (proxy/core/profile.py)."""
 
+    # These two are complete after `load`.
     timeouts: Timeouts = Timeouts()
-    """What is given here replaces the global value; after `load` all are filled in."""
+    """What is given here replaces the global value."""
 
     max_requests: Count | None = None
     """Requests that it gets at a time, the others wait; null: no limit. An engine's batch size is a good value."""
@@ -162,7 +164,7 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many may wait for it, and how long."""
 
     health: Health = Health()
-    """What is given here replaces the global value; after `load` all are filled in."""
+    """What is given here replaces the global value."""
 
     tls: UpstreamTls | None = None
     """For https URLs; null: the system's authorities."""
@@ -174,6 +176,7 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An HTTP proxy on the way: its URL, `none`, or `environment` for HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
 
     def __repr__(self) -> str:
+        # It holds secrets.
         return f"Upstream(url={self.url!r}, dialect={self.dialect!r}, profile={self.profile!r})"
 
 
@@ -181,11 +184,12 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Upstreams that serve the same models, and how one of them is chosen."""
 
     upstreams: Members
-    """Names, or names with weights."""
+    """Names, or a mapping from names to weights; a weight is 1 where none is given."""
 
     policy: Literal["round_robin", "weighted", "least_loaded", "affinity"] = "affinity"
     """affinity: who has asked before, or begins alike, goes to the same upstream, whose prefix cache is warm then,
-    unless it has much more to do than the others. least_loaded: the less busy of two taken at random."""
+    unless it has much more to do than the others. least_loaded: the less busy of two taken at random. weighted: in
+    turn, by weight. round_robin: in turn, whatever the weights."""
 
 
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -212,10 +216,10 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reasoning_output: Literal["auto", "content", "summary", "both", "hidden"] = "auto"
     """Where in a reasoning item the model's reasoning goes; auto: summary if the client asks for one, else content."""
 
-    defaults: dict[str, Any] = {}
+    defaults: Parameters = field(default_factory=Parameters)
     """Request parameters for clients that say nothing of them: temperature, max_output_tokens, reasoning ..."""
 
-    overrides: dict[str, Any] = {}
+    overrides: Parameters = field(default_factory=Parameters)
     """Request parameters that replace what the client says."""
 
     body: dict[str, Any] = {}
@@ -345,11 +349,15 @@ class Otel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ratio: Annotated[float, Meta(ge=0, le=1)] = 1
     """The share of requests that are traced, when the client's traceparent does not say."""
 
+    def __repr__(self) -> str:
+        # The headers may be secrets.
+        return f"Otel(endpoint={self.endpoint!r})"
+
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file."""
+    """The whole file. Paths in it are seen from its folder."""
 
-    upstreams: dict[str, Upstream]
+    upstreams: Annotated[dict[str, Upstream], Meta(min_length=1)]
     """The endpoints by a name of your choice, at least one."""
 
     listen: Listen = Listen()
@@ -360,13 +368,13 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Looked through in order. Without any, every model goes to all upstreams in the order of the file."""
 
     keys: list[Key] = []
-    """The clients' keys. Without any, everybody who reaches the proxy may use it."""
+    """The clients' keys. Without any, everybody who reaches the proxy may use it: see `open`."""
 
     keys_file: str = ""
-    """A YAML file with further keys, a list as in `keys`; looked at again when it changes."""
+    """A YAML file with further keys, a list as in `keys`, at least one; looked at again when it changes."""
 
     admin_keys: list[KeyHash] = []
-    """Hashes of the keys for /admin; without any, there is no /admin."""
+    """Hashes of the keys for /admin, which open nothing else; without any, there is no /admin."""
 
     open: bool = False
     """true: without keys, other machines are served too. They use your upstreams' keys."""
@@ -379,6 +387,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: Log = Log()
     metrics: Metrics = Metrics()
     otel: Otel | None = None
+    """Traces; null: none."""
+
     models_cache: Annotated[float, Meta(ge=0)] = 60
     """Seconds for which an upstream's list of models is kept."""
 

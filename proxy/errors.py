@@ -7,6 +7,8 @@ where, and what is allowed; they never hold keys.
 
 from typing import Any
 
+_SOON = 2  # seconds
+
 
 class ProxyError(Exception):
     """A failure that a client may be told about.
@@ -15,10 +17,12 @@ class ProxyError(Exception):
     type, code, param: as in the API's error object; code and param may be None.
     retry_after: seconds until trying again makes sense, or None.
     should_retry: what the x-should-retry header says, or None to leave it to the client.
+    original: the upstream's own words, for endpoints that pass through: status, content type, body; or None.
     """
 
     status = 500
     type = "server_error"
+    original: tuple[int, str, bytes] | None = None
 
     def __init__(
         self,
@@ -55,40 +59,56 @@ class RequestError(ProxyError):
 
 
 class UpstreamError(ProxyError):
-    """The upstream failed. Only these may be `retriable`: asked again, here or elsewhere, as long as no delta came."""
+    """The upstream failed. Another one may be asked, as long as no delta came; see `here` for this one."""
 
     status = 502
-    retriable = False
+    here = True
+    """Whether the same upstream may be asked again, soon."""
 
 
 class Refused(UpstreamError):
-    """The upstream answered with an error status, or an error object, that trying elsewhere does not cure."""
+    """The upstream answered with an error status, or an error object, that it will answer again.
+
+    Another one may not: what is refused is mostly the proxy's own key, or its quota there.
+    """
+
+    here = False
 
 
 class Unreachable(UpstreamError):
-    """No answer: connection refused, no such host, connection lost or timed out before the answer began."""
+    """No answer: connection refused, no such host, connection lost or timed out before the answer began.
+
+    Status 503: the request has not even been sent.
+    """
 
     status = 503
-    retriable = True
 
 
 class Overloaded(UpstreamError):
     """The upstream answered 429, 503 or the like: another one, or this one later, may do it."""
 
     status = 503
-    retriable = True
 
 
 class Failed(UpstreamError):
     """The upstream answered that it failed: 5xx."""
 
-    retriable = True
-
 
 class Broken(UpstreamError):
     """The answer began and then broke: cut, silent for too long, or not what it should be."""
 
-    retriable = True
+
+class Busy(ProxyError):
+    """An upstream has all the requests that it may have, and so has the line of those who wait for it."""
+
+    def __init__(self, upstream: str, why: str, *, status: int) -> None:
+        super().__init__(
+            f"The upstream {upstream!r} {why}. Please try again in {_SOON}s.",
+            status=status,
+            code="rate_limit_exceeded" if status == 429 else "server_is_overloaded",
+            type="requests" if status == 429 else "server_error",
+            retry_after=_SOON,
+        )
 
 
 class Shutdown(ProxyError):

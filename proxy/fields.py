@@ -1,20 +1,24 @@
 """Plain data into frozen Structs, by their annotations, with messages that say where, what and what else.
 
-Annotations may be Structs, dict[str, X], list[X], tuple[X, ...], Literal, str, int, float and bool with the bounds
-of msgspec.Meta, X | None, Any, and classes that have a `from_yaml(value, path)`. Messages quote the values of numbers,
-switches and enumerations only: a text may be a key.
+Annotations may be Structs, dict[str, X], list[X] and tuple[X, ...] with min_length, Literal, str, int, float and bool
+with the bounds of msgspec.Meta, X | None, Any, and classes that have a `from_yaml(value, path)`. Messages quote the
+values of numbers, switches and enumerations only: a text may be a key.
 """
 
 import difflib
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from datetime import date
+from typing import Any, TypeVar, cast
 
-from msgspec import Struct, inspect
+from msgspec import inspect
 
 from proxy.yamlfile import FieldError, Variable, join, plain
 
-T = TypeVar("T", bound=Struct)
+T = TypeVar("T")
+
+LARGEST = 2**53
+"""Of the numbers, either way: up to here each whole one is one for JSON and for floating point too."""
 
 
 def unknown(path: str, what: str, word: str, allowed: Iterable[str]) -> FieldError:
@@ -25,18 +29,9 @@ def unknown(path: str, what: str, word: str, allowed: Iterable[str]) -> FieldErr
     return FieldError(path, f"unknown {what} `{word}`{hint} Allowed: {', '.join(words)}.")
 
 
-def read(cls: type[T], value: Any, path: str) -> T:
-    """The value as this Struct. Raises FieldError."""
-    result = _read(inspect.type_info(cls), value, path)
-    assert isinstance(result, cls)
-    return result
-
-
-def read_list(cls: type[T], value: Any, path: str) -> list[T]:
-    """The value as a list of this Struct. Raises FieldError."""
-    items = _read(inspect.type_info(list[cls]), value, path)  # type: ignore[valid-type]
-    assert isinstance(items, list)
-    return items
+def read(kind: type[T], value: Any, path: str) -> T:
+    """The value as what the annotation says. Raises FieldError."""
+    return cast("T", _read(inspect.type_info(kind), value, path))
 
 
 def _read(kind: inspect.Type, value: Any, path: str) -> Any:
@@ -82,14 +77,23 @@ def _read_struct(kind: Any, value: Any, path: str) -> Any:
 
 
 def _read_mapping(kind: Any, value: Any, path: str) -> dict[str, Any]:
-    return {name: _read(kind.value_type, each, join(path, name)) for name, each in mapping(value, path).items()}
+    given = mapping(value, path)
+    _check_length(kind, given, path)
+    return {name: _read(kind.value_type, each, join(path, name)) for name, each in given.items()}
 
 
 def _read_list(kind: Any, value: Any, path: str) -> Any:
     if value is not None and not isinstance(value, list):
         raise FieldError(path, f"expected a list, found {sort_of(value)}")
-    items = [_read(kind.item_type, each, f"{path}[{index}]") for index, each in enumerate(value or [])]
+    given = value or []
+    _check_length(kind, given, path)
+    items = [_read(kind.item_type, each, f"{path}[{index}]") for index, each in enumerate(given)]
     return tuple(items) if isinstance(kind, inspect.VarTupleType) else items
+
+
+def _check_length(kind: Any, given: Any, path: str) -> None:
+    if len(given) < (kind.min_length or 0):
+        raise FieldError(path, "expected at least one entry")
 
 
 def _read_word(kind: Any, value: Any, path: str) -> str:
@@ -104,8 +108,27 @@ def _read_custom(kind: Any, value: Any, path: str) -> Any:
     return kind.cls.from_yaml(value, path)
 
 
-def _read_any(_kind: Any, value: Any, _path: str) -> Any:
-    return plain(value)
+def _read_any(_kind: Any, value: Any, path: str) -> Any:
+    value = plain(value)
+    _check_json(value, path)
+    return value
+
+
+def _check_json(value: Any, path: str) -> None:
+    """What may stand anywhere becomes a part of requests, and these are JSON."""
+    match value:
+        case dict():
+            for name, each in mapping(value, path).items():
+                _check_json(each, join(path, name))
+        case list():
+            for index, each in enumerate(value):
+                _check_json(each, f"{path}[{index}]")
+        case float() if not math.isfinite(value):
+            raise FieldError(path, f"JSON has no number `{value}`")
+        case None | bool() | int() | float() | str():
+            pass
+        case _:
+            raise FieldError(path, f"expected what JSON has too, found {sort_of(value)}: put it in quotes")
 
 
 READERS: dict[type[inspect.Type], Callable[[Any, Any, str], Any]] = {
@@ -145,7 +168,8 @@ def _fits(kind: inspect.Type, value: Any) -> bool:
 
 def _within(kind: inspect.IntType | inspect.FloatType, value: float) -> bool:
     above = (kind.gt is None or value > kind.gt) and (kind.ge is None or value >= kind.ge)
-    return math.isfinite(value) and above and (kind.le is None or value <= kind.le)
+    # Whole numbers have no limit in YAML, but those that are waited for and counted with do.
+    return above and abs(value) <= LARGEST and (kind.le is None or value <= kind.le)
 
 
 def _expected(kind: inspect.Type) -> str:
@@ -183,4 +207,6 @@ def sort_of(value: Any) -> str:
             return "a list"
         case dict():
             return "a mapping"
-    return "a date"
+        case date():
+            return "a date"
+    return "a value of a type that only YAML has"

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 from proxy import dialects
 from proxy.checks import check, check_keys
 from proxy.config import Config, Key, Route, Upstream
 from proxy.core.profile import Profile
-from proxy.fields import read, read_list
+from proxy.fields import read
 from proxy.values import ProfileChoice
 from proxy.yamlfile import FieldError, File
 
 T = TypeVar("T", bound=Struct)
+Keys = Annotated[list[Key], Meta(min_length=1)]
 
 
 class ConfigError(Exception):
@@ -24,27 +25,28 @@ class ConfigError(Exception):
 def load(path: Path, env: Mapping[str, str], **listen: Any) -> Config:
     """The configuration in this file, checked, with all that it leaves out filled in. Raises ConfigError.
 
+    The keys of `keys_file` are among its `keys`, and the paths in it are absolute.
     listen: fields of `listen` that count instead of the file's.
     """
     with _told(path) as told:
         file = told.file = File(_text(path), env)
-        config = _complete(read(Config, file.data, ""), file.data)
+        config = _complete(read(Config, file.data, ""), file.data, path.parent.absolute())
         if listen:
             config = structs.replace(config, listen=structs.replace(config.listen, **listen))
         check(config)
     if config.keys_file:
-        # Beside the configuration, wherever the process was started.
-        more = _load_keys(path.parent / config.keys_file, env)
-        with _told(path):
-            config = structs.replace(config, keys=[*config.keys, *more])
-            check_keys(config.keys, "keys_file")
+        more = _load_keys(Path(config.keys_file), env, config.keys)
+        config = structs.replace(config, keys=[*config.keys, *more])
     return config
 
 
-def _load_keys(path: Path, env: Mapping[str, str]) -> list[Key]:
+def _load_keys(path: Path, env: Mapping[str, str], others: list[Key]) -> list[Key]:
     with _told(path) as told:
         file = told.file = File(_text(path), env)
-        return read_list(Key, file.data, "keys")
+        # Without any key the proxy would be open, which an empty file must not bring about.
+        keys = read(Keys, file.data, "")
+        check_keys(keys, "", others)
+        return keys
 
 
 class _told:  # noqa: N801 - used as a function
@@ -86,8 +88,8 @@ def resolve_profile(upstream: Upstream, route: Route | None = None) -> Profile:
     return profile
 
 
-def _complete(config: Config, data: Any) -> Config:
-    """The default route, and each upstream with all its timeouts and its health.
+def _complete(config: Config, data: Any, folder: Path) -> Config:
+    """The default route, each upstream with all its timeouts and its health, and paths that begin at this folder.
 
     data: the file, known to fit the Structs.
     """
@@ -95,15 +97,34 @@ def _complete(config: Config, data: Any) -> Config:
     for name, upstream in config.upstreams.items():
         given = data["upstreams"][name]
         upstreams[name] = structs.replace(
-            upstream,
+            _placed(upstream, folder, "socket"),
             url=upstream.url.rstrip("/"),
             timeouts=_over(config.timeouts, upstream.timeouts, given.get("timeouts")),
             health=_over(config.health, upstream.health, given.get("health")),
+            tls=upstream.tls and _placed(upstream.tls, folder, "ca", "certificate", "key"),
         )
-    routes = config.routes or [Route(model="*", upstreams=list(upstreams))]
-    return structs.replace(config, upstreams=upstreams, routes=routes)
+    tls = config.listen.tls
+    return structs.replace(
+        _placed(config, folder, "keys_file"),
+        listen=structs.replace(
+            _placed(config.listen, folder, "socket"),
+            tls=tls and _placed(tls, folder, "certificate", "key", "client_ca"),
+        ),
+        upstreams=upstreams,
+        routes=config.routes or [Route(model="*", upstreams=list(upstreams))],
+    )
 
 
-def _over(general: T, own: T, given: dict[str, Any] | None) -> T:
+def _over(general: T, own: T, given: Any) -> T:
     """The general values, but those that are given here. given: as in the file."""
-    return structs.replace(general, **{name: getattr(own, name) for name in given or {}})
+    values = {}
+    for name, inner in given.items() if isinstance(given, dict) else ():
+        before, value = getattr(general, name), getattr(own, name)
+        values[name] = _over(before, value, inner) if isinstance(before, Struct) and value is not None else value
+    return structs.replace(general, **values)
+
+
+def _placed(struct: T, folder: Path, *fields: str) -> T:
+    """The Struct with the paths in these fields seen from the folder; "" stays."""
+    paths = {name: getattr(struct, name) for name in fields}
+    return structs.replace(struct, **{name: str(folder / path) for name, path in paths.items() if path})

@@ -14,23 +14,30 @@ from aiohttp.http_exceptions import ContentEncodingError
 from proxy.access import Line, printable, write
 from proxy.blocks import read_small
 from proxy.errors import ProxyError, RequestError, internal
+from proxy.forward import Forward
+from proxy.keys import Grant
+from proxy.limits import Admission, RateLimited
+from proxy.metrics import Done
 from proxy.service import Running
 from proxy.serving import Serving
 from proxy.sinks import EventStream, Stopping, collect
 from proxy.trace import Trace
-from proxy.wire.create import decode_create
 
 log = logging.getLogger(__name__)
 log_bodies = logging.getLogger("proxy.bodies")
 
+Respond = Callable[[web.Request, Grant | None], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ENCODINGS = ("identity", "gzip", "deflate", "br", "zstd")
+CLIENT_CLOSED = 499  # nginx's status for a client that left before it got one
 _SAFE = set(string.ascii_letters + string.digits + "_.-")
 
 
 LINE = web.RequestKey("line", Line)
 BEGAN = web.RequestKey("began", float)
 SERVING = web.RequestKey("serving", Serving)
+TRACE = web.RequestKey("trace", Trace)
+ADMISSION: web.RequestKey[Admission] = web.RequestKey("admission", Admission)
 
 
 class Server:
@@ -49,6 +56,8 @@ class Server:
                 web.post("/v1/responses/input_tokens", self._later),
                 web.get("/v1/models", self._models),
                 web.get("/v1/models/{id:.+}", self._model),
+                web.get("/metrics", self._metrics),
+                web.get("/admin/upstreams", self._upstreams),
                 web.get("/health", self._health),
                 web.get("/ready", self._ready),
             ]
@@ -80,6 +89,8 @@ class Server:
         line = Line(request.method, printable(request.path, 200), _request_id(request.headers.get("X-Request-Id")))
         line.client_id = printable(request.headers.get("X-Client-Request-Id", ""), 512) or None
         request[LINE], request[BEGAN], request[SERVING] = line, began, serving
+        if request.path in serving.endpoints:
+            handler = self._forward
         try:
             try:
                 response = await handler(request)
@@ -100,60 +111,88 @@ class Server:
         finally:
             serving.leave()
             line.duration = time.perf_counter() - began
+            if line.ended == "client_closed" and not line.status:
+                line.status = CLIENT_CLOSED
             write(line)
+            serving.metrics.request(_done(request, line))
 
     def _refuse(self, request: web.Request, error: ProxyError) -> web.Response:
         line = request[LINE]
         line.ended, line.error = line.ended or "error", error.message
         headers = self._headers(request)
+        if isinstance(error, RateLimited):
+            headers |= error.headers
         if error.retry_after is not None:
             headers["Retry-After"] = str(max(1, round(error.retry_after)))
             headers["retry-after-ms"] = str(round(error.retry_after * 1000))
         if error.should_retry is not None:
             headers["x-should-retry"] = str(error.should_retry).lower()
+        if error.original is not None and request.path in request[SERVING].endpoints:
+            status, kind, body = error.original
+            return web.Response(status=status, body=body, headers=headers | {"Content-Type": kind})
         body = msgspec.json.encode({"error": error.detail()})
         return web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
 
     def _headers(self, request: web.Request) -> dict[str, str]:
         milliseconds = round((time.perf_counter() - request[BEGAN]) * 1000)
-        return {
+        headers = {
             "x-request-id": request[LINE].id,
             "openai-processing-ms": str(milliseconds),
             "openai-version": "2020-10-01",
         }
+        trace = request.get(TRACE)
+        if trace is not None:
+            headers |= _warnings(trace)
+            headers |= trace.limits
+        admission = request.get(ADMISSION)
+        if admission is not None:
+            headers |= admission.headers()
+        return headers
 
     # -- the endpoints
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
-        line: Line = request[LINE]
-        serving = request[SERVING]
-        body = await _json_body(request, serving.body_limit)
-        if log_bodies.isEnabledFor(logging.INFO):
-            log_bodies.info("%s from the client: %s", line.id, body.decode("utf-8", "replace"))
-        create = decode_create(body, strict=serving.strict)
-        trace = Trace(line.id, request.headers, request.headers.get("Authorization", ""))
-        running = serving.service.create(create, trace)
-        if serving.strict and trace.unknown:
-            name = trace.unknown[0]
-            message = f"Unsupported parameter: {name!r} is not supported here."
-            raise RequestError(message, code="unsupported_parameter", param=name)
+        return await self._admitted(request, self._respond)
+
+    async def _admitted(self, request: web.Request, respond: Respond) -> web.StreamResponse:
+        """What only holders of a key get, and within its limits."""
+        serving, line = request[SERVING], request[LINE]
+        grant = serving.service.keyring.find(request.headers)
+        admission = None
+        if grant is not None:
+            line.key = grant.name
+            admission = request[ADMISSION] = await serving.limits.admit(grant)
         task = asyncio.current_task()
         assert task is not None
         self.open.add(task)
         try:
-            if create.stream:
-                return await self._stream(request, running, trace)
-            final = await collect(running, self.stopping)
-            headers = self._headers(request) | _warnings(trace)
-            line.bytes = len(final)
-            return web.Response(body=final, headers=headers, content_type="application/json")
+            return await respond(request, grant)
         finally:
             self.open.discard(task)
+            if admission is not None:
+                await admission.done((line.input or 0) + (line.output or 0))
+
+    async def _respond(self, request: web.Request, grant: Grant | None) -> web.StreamResponse:
+        serving, line = request[SERVING], request[LINE]
+        body = await _json_body(request, serving.body_limit)
+        if log_bodies.isEnabledFor(logging.INFO):
+            log_bodies.info("%s from the client: %s", line.id, body.decode("utf-8", "replace"))
+        trace = request[TRACE] = _trace(request, grant)
+        running = serving.service.create(body, trace, grant)
+        serving.metrics.opened(trace.route)
+        try:
+            if running.stream:
+                return await self._stream(request, running, trace)
+            final = await collect(running, self.stopping)
+            line.bytes = len(final)
+            return web.Response(body=final, headers=self._headers(request), content_type="application/json")
+        finally:
+            serving.metrics.closed(trace.route)
             _note(line, running, trace)
 
     async def _stream(self, request: web.Request, running: Running, trace: Trace) -> web.StreamResponse:
         line: Line = request[LINE]
-        stream = EventStream(running, request[SERVING].pace, lambda: self._headers(request) | _warnings(trace))
+        stream = EventStream(running, request[SERVING].pace, lambda: self._headers(request))
         try:
             await stream.run(request, self.stopping)
         finally:
@@ -166,6 +205,36 @@ class Server:
                 line.ended = "client_closed"
         return stream
 
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        """An endpoint that passes through."""
+        if request.method != "POST":
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+        return await self._admitted(request, self._pass)
+
+    async def _pass(self, request: web.Request, grant: Grant | None) -> web.StreamResponse:
+        serving, line = request[SERVING], request[LINE]
+        body = await _json_body(request, serving.body_limit)
+        trace = request[TRACE] = _trace(request, grant)
+        forward = Forward(serving.service, request.rel_url.raw_path_qs, body, trace, grant)
+        serving.metrics.opened(trace.route)
+        try:
+            await forward.run(request, lambda: self._headers(request), serving.pace.send_timeout)
+        except ProxyError as error:
+            if forward.response is None:
+                raise
+            line.ended, line.error = "failed", error.message
+        finally:
+            serving.metrics.closed(trace.route)
+            _note_route(line, trace)
+            line.input, line.output = forward.tokens
+            line.bytes = forward.written
+            if forward.stalled:
+                line.ended = "client_stalled"
+            elif forward.complete:
+                line.ended = "completed"
+        assert forward.response is not None
+        return forward.response
+
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
         """A WebSocket is refused by 426, which Codex takes as "use HTTP"; anything else costs it time (pitfall 56)."""
         if request.headers.get("Upgrade", "").lower() != "websocket":
@@ -177,14 +246,36 @@ class Server:
         raise RequestError(f"Unsupported: this server does not offer {what!r}.", code="unsupported_parameter")
 
     async def _models(self, request: web.Request) -> web.Response:
-        models = [_model(name) for name in await request[SERVING].service.router.models()]
+        models = [_model(name) for name in await self._offered(request)]
         return web.json_response({"object": "list", "data": models}, headers=self._headers(request))
 
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        if name not in await request[SERVING].service.router.models():
+        if name not in await self._offered(request):
             raise RequestError(f"The model {name!r} does not exist.", status=404, code="model_not_found", param="model")
         return web.json_response(_model(name), headers=self._headers(request))
+
+    async def _offered(self, request: web.Request) -> list[str]:
+        """The models that the client may ask for."""
+        service = request[SERVING].service
+        grant = service.keyring.find(request.headers)
+        return [name for name in await service.router.models() if grant is None or service.keyring.takes(grant, name)]
+
+    async def _upstreams(self, request: web.Request) -> web.Response:
+        """Load and health of all upstreams, for who has an admin key."""
+        service = request[SERVING].service
+        service.keyring.admin(request.headers)
+        now = asyncio.get_running_loop().time()
+        return web.json_response(
+            {"upstreams": [state.show(now) for state in service.router.states]}, headers=self._headers(request)
+        )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        serving = request[SERVING]
+        if not serving.metrics_open:
+            serving.service.keyring.admin(request.headers)
+        kind, body = await serving.metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": kind})
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"}, headers=self._headers(request))
@@ -239,6 +330,11 @@ async def _read(request: web.Request, limit: int) -> bytes:
     return body
 
 
+def _trace(request: web.Request, grant: Grant | None) -> Trace:
+    headers = request.headers
+    return Trace(request[LINE].id, headers, headers.get("Authorization", ""), key=grant.name if grant else "")
+
+
 def _request_id(given: str | None) -> str:
     """The client's own id if it is a plain one, else a new one."""
     if given and len(given) <= 128 and _SAFE.issuperset(given):
@@ -275,14 +371,30 @@ def _envelope_of(request: web.Request, error: web.HTTPException) -> ProxyError:
     return RequestError(error.reason or "bad request", status=error.status)
 
 
+def _done(request: web.Request, line: Line) -> Done:
+    resource = request.match_info.route.resource
+    known = request.path if request.path in request[SERVING].endpoints else "other"
+    return Done(
+        endpoint=resource.canonical if resource is not None else known,
+        status=line.status,
+        ended=line.ended,
+        route=line.route or "",
+        key=line.key or "",
+        input=line.input or 0,
+        output=line.output or 0,
+        duration=line.duration,
+        first=line.first,
+    )
+
+
+def _note_route(line: Line, trace: Trace) -> None:
+    line.model, line.route, line.pool = printable(trace.model, 200), trace.route, trace.pool
+    line.upstream, line.attempts = trace.upstream, trace.attempts
+
+
 def _note(line: Line, running: Running, trace: Trace) -> None:
     translator = running.translator
-    line.model, line.route, line.upstream, line.attempts = (
-        printable(trace.model, 200),
-        trace.route,
-        trace.upstream,
-        trace.attempts,
-    )
+    _note_route(line, trace)
     line.dropped = [printable(name, 64) for name in (trace.unknown + trace.dropped)[:32]]
     line.ignored = trace.ignored[:32]
     line.input, line.output = translator.tokens

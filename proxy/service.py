@@ -6,20 +6,33 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec import Raw, structs
+
+from proxy.core.balance import affinity_key
 from proxy.core.translator import Translator
 from proxy.core.turn import first_turn
-from proxy.router import Router
+from proxy.errors import RequestError
+from proxy.keys import Grant, Keyring
+from proxy.router import Route, Router
 from proxy.run import Events, run
 from proxy.trace import Trace
-from proxy.wire.create import Create, echo
+from proxy.wire.create import Create, decode_create, echo, merge
+from proxy.wire.invalid import above
 from proxy.wire.items import CustomToolCall, FunctionCall, Item
+
+HEAD = 2048
+"""Characters of instructions and of the first item that tell conversations apart."""
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class Running(NamedTuple):
-    """A response that is being made. events: pulled by a sink, inside aclosing(); nothing happens before."""
+    """A response that is being made.
 
+    stream: the client wants its events. events: pulled by a sink, inside aclosing(); nothing happens before.
+    """
+
+    stream: bool
     translator: Translator
     events: Events
     trace: Trace
@@ -38,18 +51,29 @@ def mint() -> Callable[[str], str]:
 
 
 class Service:
-    """The operations of the API, whatever carries them."""
+    """The operations of the API, whatever carries them.
 
-    def __init__(self, router: Router) -> None:
+    strict: what is not known, or can't be said to an upstream, is refused.
+    """
+
+    def __init__(self, router: Router, keyring: Keyring, *, strict: bool = False) -> None:
         self.router = router
+        self.keyring = keyring
+        self.strict = strict
 
-    def create(self, create: Create, trace: Trace) -> Running:
-        """Begin a response. Raises RequestError when it can't be begun."""
-        route = self.router.route(create.model)
-        trace.model, trace.route, trace.unknown = create.model, route.model, list(create.unknown)
+    def create(self, body: bytes, trace: Trace, grant: Grant | None) -> Running:
+        """Begin a response. body: the request, as JSON. Raises RequestError when it can't be begun."""
+        create = decode_create(body, strict=self.strict)
+        route = self.route(create.model, trace, grant)
+        create = self._fitted(create, body, route)
+        trace.unknown = [name for name in create.unknown if name not in route.pass_fields]
         if create.truncation == "auto":  # nobody shortens anything yet
             trace.unknown.append("truncation")
-        turn = first_turn(create, model=route.upstream_model or create.model, extra={})
+        if self.strict and trace.unknown:
+            raise _unsupported(trace.unknown[0])
+        model = route.upstream_model or create.model
+        turn = first_turn(create, model=model, extra=route.body, passed=route.pass_fields)
+        key = _conversation(create, trace) if route.balances else None
         obfuscated = create.stream_options is not None and create.stream_options.include_obfuscation
         translator = Translator(
             echo(create),
@@ -60,7 +84,48 @@ class Service:
             tier=create.tier,
             pad=_padding if obfuscated else None,
         )
-        return Running(translator, run(turn, translator, lambda turn: self.router.ask(route, turn, trace)), trace)
+        events = run(turn, translator, lambda turn: self.router.ask(route, turn, trace, key))
+        return Running(bool(create.stream), translator, events, trace)
+
+    def route(self, model: str, trace: Trace, grant: Grant | None) -> Route:
+        """Raises RequestError for a model that is not there, or not for this key."""
+        route = self.router.route(model)
+        trace.model, trace.route = model, route.name
+        if grant is not None:
+            self.keyring.allows(grant, model)
+        return route
+
+    def _fitted(self, create: Create, body: bytes, route: Route) -> Create:
+        """The request as the route wants it. Raises RequestError for one that is over the route's limits."""
+        check_size(body, route)
+        if route.defaults or route.overrides:
+            create = decode_create(merge(body, route.defaults, route.overrides), strict=self.strict)
+        if (most := route.max_output_tokens) is not None:
+            if create.max_output_tokens is None:
+                return structs.replace(create, max_output_tokens=most)
+            if create.max_output_tokens > most:
+                raise above("max_output_tokens", create.max_output_tokens, most, "integer")
+        return create
+
+
+def check_size(body: bytes, route: Route) -> None:
+    """Raises RequestError for a request that is larger than the route allows."""
+    if route.max_input is not None and len(body) > route.max_input:
+        message = f"The request has {len(body)} bytes; for this model {route.max_input} are allowed."
+        raise RequestError(message, code="context_length_exceeded", param="input")
+
+
+def _unsupported(name: str) -> RequestError:
+    message = f"Unsupported parameter: {name!r} is not supported here."
+    return RequestError(message, code="unsupported_parameter", param=name)
+
+
+def _conversation(create: Create, trace: Trace) -> int:
+    """What the requests of one conversation have in common, so that they go where its prefix is cached."""
+    if own := create.prompt_cache_key or trace.headers.get("session_id"):
+        return affinity_key(own)
+    first = create.input if isinstance(create.input, str) else bytes((create.input or [Raw()])[0]).decode()
+    return affinity_key((create.instructions or "")[:HEAD] + first[:HEAD])
 
 
 def _call_ids(items: list[Item]) -> set[str]:

@@ -3,6 +3,9 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+from proxy.limits import Limits
+from proxy.metrics import Metrics
+from proxy.probes import Probes
 from proxy.service import Service
 from proxy.sinks import Pace
 
@@ -10,23 +13,31 @@ from proxy.sinks import Pace
 class Serving:
     """What requests are served with. A request keeps the one that it began with.
 
-    strict: unknown fields of a request are refused. body_limit: bytes. resources: closed with it.
+    body_limit: bytes. metrics_open: everybody may read them. endpoints: those that pass through.
+    resources: closed with it.
     """
 
     def __init__(
         self,
         service: Service,
         pace: Pace,
+        limits: Limits,
+        metrics: Metrics,
+        probes: Probes,
         *,
-        strict: bool = False,
-        body_limit: int = 64 * 1024 * 1024,
-        resources: AsyncExitStack | None = None,
+        body_limit: int,
+        metrics_open: bool,
+        resources: AsyncExitStack,
     ) -> None:
         self.service = service
         self.pace = pace
-        self.strict = strict
+        self.limits = limits
+        self.metrics = metrics
+        self.endpoints = {endpoint for route in service.router.routes for endpoint in route.endpoints}
         self.body_limit = body_limit
-        self._resources = resources or AsyncExitStack()
+        self.metrics_open = metrics_open
+        self._probes = probes
+        self._resources = resources
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -47,5 +58,6 @@ class Serving:
 
     async def retire(self) -> None:
         """Close it when its last request has ended. No request may begin with it any more."""
+        self._probes.close()  # the next one has its own
         await self._unused.wait()
         await self.close()

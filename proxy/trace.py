@@ -22,8 +22,10 @@ class Trace(Struct):
     id: x-request-id, the same toward client and upstream.
     headers: the client's, of which only those that an upstream's configuration lists go on.
     authorization: the client's own, for upstreams that get it passed through; never logged.
+    key: the name of the client's key, "" without keys.
     unknown: fields of the request that nobody knows. dropped: what was asked for and could not be said to the upstream.
     ignored: types of the input items that were skipped.
+    limits: the rate limits that the upstream told, as headers in lower case.
     express: the short way to the client, once its stream has begun.
     """
 
@@ -32,9 +34,12 @@ class Trace(Struct):
     authorization: str = ""
     model: str = ""
     route: str = ""
+    pool: str = ""
     upstream: str = ""
+    key: str = ""
     attempts: int = 0
     unknown: list[str] = []
     dropped: list[str] = []
     ignored: list[str] = []
+    limits: dict[str, str] = {}
     express: Express | None = None

@@ -1,10 +1,9 @@
 """Ask one upstream: connection, credentials, timeouts, and its failures by name."""
 
 import asyncio
-import io
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -13,60 +12,25 @@ from msgspec import Struct
 from yarl import URL
 
 from proxy.answer import Lane, Timeouts, Watch
-from proxy.blocks import by_blocks, read_small, small_socket
+from proxy.blocks import by_blocks
+from proxy.connections import Connections, Tls
 from proxy.core.deltas import Accepted, Delta
 from proxy.core.profile import Profile
 from proxy.core.turn import Turn
 from proxy.dialects import Dialect
 from proxy.errors import Broken, ProxyError, RequestError, Unreachable
+from proxy.exchange import Answer, Exchange
 from proxy.trace import Trace
 
 log = logging.getLogger(__name__)
 log_bodies = logging.getLogger("proxy.bodies")  # prompts: silent unless the configuration says otherwise
 
-READ = 16 * 1024  # bytes: twice as much is buffered for a stream; more costs memory with stalled clients and no time
-KEEP_IDLE = 4.0  # seconds: uvicorn and llama.cpp close idle connections after 5
 LONGEST_REFUSAL = 256 * 1024  # bytes of an error body that are looked at
-LARGE = 1024 * 1024  # bytes
 SHORTEST_SECRET = 6  # characters; shorter ones would take common words out of messages
 LISTING = 5.0  # seconds for a list of models
+LIMITS = [f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")]
 
 Deltas = AsyncGenerator[list[Delta], None]
-
-
-class _Attempt:
-    """One try at a connection. reused: it was an old one, which may have died unnoticed."""
-
-    reused = False
-
-
-_attempt: ContextVar[_Attempt] = ContextVar("attempt")
-
-
-class Connector(aiohttp.TCPConnector):
-    """Remembers whether a connection has been used before."""
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        connection = await super().connect(*args, **kwargs)
-        protocol: Any = connection.protocol
-        attempt = _attempt.get(None)
-        if attempt is not None:
-            attempt.reused = hasattr(protocol, "used_before")
-        protocol.used_before = True
-        read_small(protocol.transport)
-        return connection
-
-
-def open_session() -> aiohttp.ClientSession:
-    """The one session for all upstreams. Without limits: a limit would queue streams silently."""
-    return aiohttp.ClientSession(
-        connector=Connector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_IDLE, socket_factory=small_socket),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
-        read_bufsize=READ,
-        requote_redirect_url=False,
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-    )
 
 
 class Endpoint(Struct, frozen=True):
@@ -75,6 +39,8 @@ class Endpoint(Struct, frozen=True):
     url: its base, without the dialect's path. pass_key: the client's own Authorization is sent instead of `key`.
     body: fields that go into every request. forward: the client's headers that go on.
     event_limit: bytes. strict: what can't be said to this upstream is refused, and not dropped.
+    socket: the path of a Unix socket to connect to instead of the URL's host, without TLS. proxy: the URL of an HTTP
+    proxy on the way. Both "" for none.
     """
 
     name: str
@@ -89,30 +55,40 @@ class Endpoint(Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     event_limit: int = 16 * 1024 * 1024
     strict: bool = False
+    tls: Tls = Tls()
+    socket: str = ""
+    proxy: str = ""
 
 
 class Upstream:
-    """One endpoint, over the session that all share."""
+    """One endpoint, over connections that all share. Raises OSError when a file of its TLS settings can't be used."""
 
-    def __init__(self, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:
+    def __init__(self, endpoint: Endpoint, connections: Connections) -> None:
         self.name = endpoint.name
         self.endpoint = endpoint
         self.dialect = endpoint.dialect
         self.profile = endpoint.profile
         self.timeouts = endpoint.timeouts
-        self._session = session
-        base = endpoint.url.rstrip("/")
-        self._target, self._listing = URL(base + self.dialect.PATH), URL(base + self.dialect.MODELS)
-        self._headers = {
+        headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream, application/json",
             "Accept-Encoding": "identity",
             "User-Agent": "responses-proxy",
         }
         if endpoint.key:
-            self._headers["Authorization"] = f"Bearer {endpoint.key}"
-        self._headers |= endpoint.headers
-        self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect)
+            headers["Authorization"] = f"Bearer {endpoint.key}"
+        limits = (limit for limit in (self.timeouts.accept, self.timeouts.total) if limit is not None)
+        reach = partial(
+            Exchange,
+            endpoint.name,
+            session=connections.session(endpoint.tls, endpoint.socket),
+            headers=headers | endpoint.headers,
+            connect=self.timeouts.connect,
+            accept=min(limits, default=None),
+            proxy=endpoint.proxy,
+        )
+        self.exchange = reach(endpoint.url)
+        self._host = reach(str(URL(endpoint.url).origin()))
 
     async def ask(self, turn: Turn, trace: Trace) -> Deltas:
         """The deltas of one turn, in batches as they are read; first comes Accepted.
@@ -150,7 +126,7 @@ class Upstream:
                         spoke = spoke or len(deltas) > 1 or not isinstance(deltas[0], Accepted)
                         yield deltas
                         deltas = []
-                        if spoke:  # and not before: until then another upstream may be asked
+                        if spoke and not decoder.done:  # and not before: until then another upstream may be asked
                             lane.enter()
                     if decoder.failure is not None:
                         raise self._without_secrets(decoder.failure, trace)
@@ -163,7 +139,7 @@ class Upstream:
             for note in decoder.notes:
                 log.info("upstream %s: %s", self.name, note)
 
-    async def _accepted(self, turn: Turn, trace: Trace) -> aiohttp.ClientResponse:
+    async def _accepted(self, turn: Turn, trace: Trace) -> Answer:
         """The answer, once it has a good status."""
         if extra := self.endpoint.body:
             options = msgspec.structs.replace(turn.options, extra=turn.options.extra | extra)
@@ -176,8 +152,9 @@ class Upstream:
             raise RequestError(message, code="unsupported_parameter", param=name)
         if log_bodies.isEnabledFor(logging.INFO):
             log_bodies.info("%s to upstream %s: %s", trace.id, self.name, body.decode("utf-8", "replace"))
-        answer = await self._post(body, trace)
-        if answer.status < 300:
+        answer = await self.exchange.request("POST", self.dialect.PATH, self._headers(trace), body)
+        trace.limits = {name: answer.headers[name] for name in LIMITS if name in answer.headers}
+        if 200 <= answer.status < 300:
             return answer
         refusal = self._without_secrets(await self._refusal(answer), trace)
         if self.profile.stream_usage and answer.status in (400, 422) and "stream_options" in refusal.message:
@@ -186,41 +163,26 @@ class Upstream:
             return await self._accepted(turn, trace)
         raise refusal
 
-    async def _post(self, body: bytes, trace: Trace) -> aiohttp.ClientResponse:
-        headers = self._headers | {"X-Request-Id": trace.id}
-        headers |= {name: trace.headers[name] for name in self.endpoint.forward if name in trace.headers}
+    async def forward(self, path: str, body: bytes, headers: Mapping[str, str], trace: Trace) -> Answer:
+        """The answer of an endpoint that passes through; to be closed.
+
+        Raises ProxyError for one that is no success; its `original` is what the upstream said, if a client may hear it.
+        """
+        answer = await self.exchange.request("POST", path, self._headers(trace) | dict(headers), body)
+        trace.limits = {name: answer.headers[name] for name in LIMITS if name in answer.headers}
+        if answer.status < 400:
+            return answer
+        raise self._without_secrets(await self._refusal(answer), trace)
+
+    def _headers(self, trace: Trace) -> dict[str, str]:
+        """Of one request."""
+        headers = {"X-Request-Id": trace.id}
+        for name in self.endpoint.forward:
+            if name in trace.headers:
+                headers[name] = trace.headers[name]
         if self.endpoint.pass_key and trace.authorization:
             headers["Authorization"] = trace.authorization
-        attempt = _Attempt()
-        _attempt.set(attempt)
-        try:
-            return await self._send(body, headers)
-        except Unreachable as error:
-            if not attempt.reused or not isinstance(
-                error.__cause__, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError
-            ):
-                raise
-        log.debug("upstream %s had closed an idle connection: once more", self.name)
-        return await self._send(body, headers)
-
-    async def _send(self, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        data = body if len(body) < LARGE else io.BytesIO(body)  # aiohttp writes it piece by piece
-        accept = min((t for t in (self.timeouts.accept, self.timeouts.total) if t is not None), default=None)
-        try:
-            async with asyncio.timeout(accept):
-                return await self._session.post(
-                    self._target, data=data, headers=headers, timeout=self._connecting, allow_redirects=False
-                )
-        except aiohttp.ConnectionTimeoutError as error:
-            raise self._unreachable(f"no connection within {self.timeouts.connect:g} s") from error
-        except aiohttp.ClientConnectorError as error:
-            raise self._unreachable(f"{error.strerror or error}") from error
-        except TimeoutError as error:
-            raise self._unreachable(f"no answer within {accept or 0:g} s", status=504) from error
-        except aiohttp.ClientError as error:  # it accepted the connection and then closed it, or speaks no HTTP
-            raise self._unreachable(
-                f"it closed the connection without an answer ({type(error).__name__})", status=502
-            ) from error
+        return headers
 
     def _without_secrets(self, error: ProxyError, trace: Trace) -> ProxyError:
         """Some servers quote the key that they refuse, or all headers."""
@@ -231,16 +193,12 @@ class Upstream:
                 error.message = error.message.replace(secret, "***")
                 if secret in f"{error.code} {error.param}":
                     error.code = error.param = None
+                if error.original is not None and secret.encode() in error.original[2]:
+                    error.original = None
+        error.args = (error.message,)  # what str() gives, and so a log
         return error
 
-    def _unreachable(self, why: str, status: int = 503) -> Unreachable:
-        code = "server_is_overloaded" if status == 503 else "server_error"
-        again = 1 if status == 503 else None
-        return Unreachable(
-            f"The upstream {self.name!r} can't be reached: {why}.", status=status, code=code, retry_after=again
-        )
-
-    async def _refusal(self, answer: aiohttp.ClientResponse) -> ProxyError:
+    async def _refusal(self, answer: Answer) -> ProxyError:
         """An answer that is no 2xx, as an error; its connection is given back."""
         body = b""
         try:
@@ -253,20 +211,29 @@ class Upstream:
             answer.close()
         if self.endpoint.pass_key and answer.status in (401, 403):
             return RequestError("The upstream refused your key.", status=answer.status, code="invalid_api_key")
-        headers = answer.headers
-        return self.dialect.refusal(answer.status, body, headers.get("Content-Type", ""), headers.get("Retry-After"))
+        kind, retry_after = answer.headers.get("Content-Type", ""), answer.headers.get("Retry-After")
+        refusal = self.dialect.refusal(answer.status, body, kind, retry_after)
+        if answer.status not in (401, 403):  # that is between the upstream and the proxy
+            refusal.original = answer.status, kind, body
+        return refusal
+
+    async def probe(self, path: str) -> int:
+        """The status of a GET of this path on the upstream's host. Raises Unreachable."""
+        answer = await self._host.request("GET", path, {"Accept": "*/*"})
+        answer.close()
+        return answer.status
 
     async def models(self) -> Sequence[str]:
         """The ids of the models that it offers; raises Unreachable or what it answers."""
         try:
-            async with (
-                asyncio.timeout(LISTING),
-                self._session.get(
-                    self._listing, headers=self._headers | {"Accept": "application/json"}, allow_redirects=False
-                ) as answer,
-            ):
-                if answer.status >= 300:
+            async with asyncio.timeout(LISTING):
+                answer = await self.exchange.request("GET", self.dialect.MODELS, {"Accept": "application/json"})
+                if not 200 <= answer.status < 300:
                     raise await self._refusal(answer)
-                return self.dialect.models(await answer.read())
+                try:
+                    return self.dialect.models(await answer.content.read())
+                finally:
+                    answer.close()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unreachable(f"it lists no models ({type(error).__name__})") from error
+            why = f"it lists no models ({type(error).__name__})"
+            raise Unreachable(f"The upstream {self.name!r} can't be reached: {why}.") from error

@@ -1,13 +1,18 @@
-"""Values that read themselves from the YAML: sizes, profiles, the members of a pool, the hash of a key."""
+"""Values that read themselves from the YAML: sizes, profiles, the members of a pool, parameters, the hash of a key."""
 
 import re
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, json, structs
 
 from proxy.core.profile import Profile
+from proxy.errors import RequestError
 from proxy.fields import mapping, read, sort_of, unknown
-from proxy.yamlfile import FieldError, Variable
+from proxy.wire.body import Body
+from proxy.wire.create import decode_create
+from proxy.yamlfile import FieldError
+
+Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
 
 
 class Size(int):
@@ -17,7 +22,7 @@ class Size(int):
 
     @classmethod
     def from_yaml(cls, value: Any, path: str) -> Self:
-        match = None if isinstance(value, bool) else re.fullmatch(r"(\d+) *(B|KiB|MiB|GiB)?", str(value))
+        match = None if isinstance(value, bool) else re.fullmatch(r"([0-9]+) *(B|KiB|MiB|GiB)?", str(value))
         size = int(match[1]) << {None: 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[match[2]] if match else 0
         if not size:
             raise FieldError(path, f'expected a number of bytes above 0, or text such as "64 MiB", found `{value}`')
@@ -44,12 +49,20 @@ class ProfileChoice(Struct, frozen=True):
         base = given.pop("base", None)
         if not isinstance(base, str | None):
             raise FieldError(f"{path}.base", f"expected the name of a profile, found {sort_of(base)}")
-        names = structs.fields(Profile)
+        names = [field.name for field in structs.fields(Profile)]
         for name in given:
-            if name not in {field.name for field in names}:
-                raise unknown(f"{path}.{name}", "field", name, ["base", *(field.name for field in names)])
+            if name not in names:
+                raise unknown(f"{path}.{name}", "field", name, ["base", *names])
         profile = read(Profile, given, path)
+        for index, name in enumerate(profile.reasoning_field):
+            if not re.fullmatch(r"\w+", name) or name in MESSAGE:
+                message = f"expected the name of a message's field that is not one of {', '.join(MESSAGE)}"
+                raise FieldError(f"{path}.reasoning_field[{index}]", message)
         return cls(base=base and str(base), fields={name: getattr(profile, name) for name in given})
+
+
+MESSAGE = ("role", "content", "name", "refusal", "tool_calls", "tool_call_id")
+"""Fields of messages that hold something else than reasoning."""
 
 
 class Members(dict[str, float]):
@@ -59,20 +72,37 @@ class Members(dict[str, float]):
 
     @classmethod
     def from_yaml(cls, value: Any, path: str) -> Self:
-        if isinstance(value, list):
-            for index, name in enumerate(value):
-                if not isinstance(name, str):
-                    raise FieldError(f"{path}[{index}]", f"expected the name of an upstream, found {sort_of(name)}")
-                if name in value[:index]:
-                    raise FieldError(f"{path}[{index}]", f"`{name}` is here twice; a mapping gives it a weight")
-            return cls((str(name), 1.0) for name in value)
-        if not isinstance(value, dict):
+        if isinstance(value, dict):
+            return cls((name, float(weight)) for name, weight in read(dict[str, Weight], value, path).items())
+        if not isinstance(value, list):
             raise FieldError(path, f"expected a list of upstreams, or a mapping to weights, found {sort_of(value)}")
-        weights = {name: each.scalar() if isinstance(each, Variable) else each for name, each in value.items()}
-        for name, weight in mapping(weights, path).items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-                raise FieldError(f"{path}.{name}", "expected a weight, a number above 0")
-        return cls((str(name), float(weight)) for name, weight in weights.items())
+        names = read(list[str], value, path)
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise FieldError(f"{path}[{index}]", f"`{name}` is here twice; a mapping gives it a weight")
+        return cls((name, 1.0) for name in names)
+
+
+class Parameters(dict[str, Any]):
+    """Parameters of requests, as the Responses API names them."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_yaml(cls, value: Any, path: str) -> Self:
+        given = read(dict[str, Any], value, path)
+        for name in given:
+            if name not in PARAMETERS:
+                raise unknown(f"{path}.{name}", "parameter", name, PARAMETERS)
+        try:
+            decode_create(json.encode({"model": "m", "input": "i"} | given))
+        except RequestError as error:
+            raise FieldError(f"{path}.{error.param}" if error.param else path, error.message) from None
+        return cls(given)
+
+
+PARAMETERS = set(Body.__struct_fields__) - {"model", "input", "stream", "stream_options", "background", "generate"}
+"""Those that a route can give a default for, or replace."""
 
 
 class KeyHash(str):

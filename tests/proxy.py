@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,9 +146,13 @@ async def connected(url: str) -> AsyncIterator[Client]:
 
 
 def config(*endpoints: Upstream | Json, **fields: Any) -> Json:
-    """The YAML as data. An endpoint is a scripted upstream, or its fields."""
+    """The YAML as data. An endpoint is a scripted upstream, or its fields.
+
+    Each is tried once, unless `retries` is among the fields.
+    """
     given = [{"url": each.url} if isinstance(each, Upstream) else each for each in endpoints]
-    return {"upstreams": {f"u{number}": each for number, each in enumerate(given, 1)}} | fields
+    upstreams = {f"u{number}": each for number, each in enumerate(given, 1)}
+    return {"upstreams": upstreams, "retries": {"attempts": max(1, len(given))}} | fields
 
 
 @contextmanager
@@ -175,17 +179,33 @@ async def in_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterato
         yield await stack.enter_async_context(connected(f"http://127.0.0.1:{port}/v1"))
 
 
-class Process(Client):
-    """The proxy as a process of its own. log: what it writes to standard error."""
+async def until(true: Callable[[], bool]) -> None:
+    """Returns once it is so; looks now and then, for what another process does."""
+    while not true():  # noqa: ASYNC110 - nobody could set an event
+        await asyncio.sleep(0.02)
 
-    def __init__(self, client: Client, process: asyncio.subprocess.Process, log: Path) -> None:
+
+class Process(Client):
+    """The proxy as a process of its own. path: its configuration. log: what it writes to standard error."""
+
+    def __init__(self, client: Client, process: asyncio.subprocess.Process, path: Path, log: Path) -> None:
         super().__init__(client.url, client.session)
         self.process = process
+        self.path = path
         self._log = log
 
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+    async def said(self, words: str, times: int = 1) -> None:
+        """Returns once the log holds these words so many times."""
+        await until(lambda: self.log.count(words) >= times)
+
+    def workers(self) -> set[int]:
+        """The process ids of its children."""
+        pid = self.process.pid
+        return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
     def memory(self) -> int:
         """Resident bytes."""
@@ -205,8 +225,8 @@ class Process(Client):
 
 
 @asynccontextmanager
-async def as_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterator[Process]:
-    """The command that `make run` runs, on a free port; it is stopped at the end, and its exit status has to be 0."""
+async def as_process(*endpoints: Upstream | Json, status: int = 0, **fields: Any) -> AsyncIterator[Process]:
+    """The command that `make run` runs, on a free port; it is stopped at the end, and has to end with this status."""
     with written(config(*endpoints, **fields)) as path:
         log = path.with_name("log")
         command = (sys.executable, "-m", "proxy", str(path), "--port", "0")
@@ -218,11 +238,11 @@ async def as_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterato
                 assert process.stdout
                 url = (await process.stdout.readline()).decode().split()[-1]
                 async with connected(url) as client:
-                    yield Process(client, process, log)
+                    yield Process(client, process, path, log)
                 if process.returncode is None:
                     process.terminate()
                 await process.stdout.read()
-                assert await process.wait() == 0, log.read_text()
+                assert await process.wait() == status, log.read_text()
         finally:
             if process.returncode is None:
                 process.kill()

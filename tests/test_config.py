@@ -1,9 +1,6 @@
 """The configuration: what a file means, and what is said about a bad one."""
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -11,30 +8,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Config, Route, Timeouts, Upstream
+from proxy.config import Check, Health, Route, Timeouts, Upstream
 from proxy.core.profile import Profile
 from proxy.loading import ConfigError, load, resolve_profile
 from proxy.yamlfile import substitute
-
-CONFIGS = Path(__file__).parent.parent / "config"
-MINIMAL = "upstreams: {main: {url: 'http://127.0.0.1:8000/v1'}}\n"
-
-
-def parse(folder: Path, text: str, env: dict[str, str] | None = None) -> Config:
-    file = folder / "proxy.yaml"
-    file.write_text(text, encoding="utf-8")
-    return load(file, env or {})
-
-
-def refusal(folder: Path, text: str, env: dict[str, str] | None = None) -> str:
-    """The one message, with `F` for the file."""
-    with pytest.raises(ConfigError) as caught:
-        parse(folder, text, env)
-    return str(caught.value).replace(str(folder / "proxy.yaml"), "F")
-
-
-def upstream(fields: str) -> str:
-    return f"upstreams:\n  main:\n    url: http://127.0.0.1:8000/v1\n    {fields}\n"
+from tests.configuration import MINIMAL, parse, refusal, route, upstream
 
 
 def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
@@ -54,6 +32,30 @@ def test_without_routes_every_model_goes_to_all_upstreams_in_order(tmp_path: Pat
 def test_an_upstreams_timeouts_replace_the_global_ones_one_by_one(tmp_path: Path) -> None:
     config = parse(tmp_path, upstream("timeouts: {idle: 5, accept: null}") + "timeouts: {idle: 60, connect: 3}")
     assert config.upstreams["main"].timeouts == Timeouts(connect=3, accept=None, idle=5, total=None)
+
+
+def test_an_upstreams_health_replaces_the_global_one_one_by_one_the_check_too(tmp_path: Path) -> None:
+    own = upstream("health: {max_fails: 1, check: {path: /ready}}")
+    config = parse(tmp_path, own + "health: {fail_duration: 7, check: {interval: 3, path: /}}")
+    expected = Health(max_fails=1, fail_duration=7, check=Check(path="/ready", interval=3))
+    assert config.upstreams["main"].health == expected
+
+
+def test_an_upstream_can_do_without_the_global_check(tmp_path: Path) -> None:
+    config = parse(tmp_path, upstream("health: {check: null}") + "health: {check: {}}")
+    assert config.health.check == Check()
+    assert config.upstreams["main"].health.check is None
+
+
+def test_an_upstream_can_have_a_check_where_there_is_no_global_one(tmp_path: Path) -> None:
+    config = parse(tmp_path, upstream("health: {check: {status: [200, 204]}}"))
+    assert config.upstreams["main"].health.check == Check(status=(200, 204))
+
+
+@pytest.mark.parametrize("nothing", ["", "{}", "null", "${NOTHING:-}", "${NOTHING:-null}"])
+def test_an_upstream_that_says_nothing_of_it_has_the_global_timeouts(tmp_path: Path, nothing: str) -> None:
+    config = parse(tmp_path, upstream(f"timeouts: {nothing}") + "timeouts: {idle: 60}")
+    assert config.upstreams["main"].timeouts.idle == 60
 
 
 def test_sections_whose_entries_are_all_commented_out_are_empty(tmp_path: Path) -> None:
@@ -101,6 +103,67 @@ def test_a_routes_profile_without_a_base_changes_the_upstreams(tmp_path: Path) -
     config = parse(tmp_path, upstream("profile: vllm") + route)
     profile = resolve_profile(config.upstreams["main"], config.routes[0])
     assert profile == msgspec.structs.replace(resolve_profile(config.upstreams["main"]), efforts=("low", "high"))
+
+
+def test_every_profile_field_can_be_set(tmp_path: Path) -> None:
+    values = msgspec.to_builtins(Profile())
+    text = yaml.safe_dump({"upstreams": {"main": {"url": "demo:", "profile": values}}})
+    assert resolve_profile(parse(tmp_path, text).upstreams["main"]) == Profile()
+
+
+@pytest.mark.parametrize(
+    ("field", "complaint"),
+    [
+        ("efforts: [hgih]", "efforts[0]: unknown value `hgih`; did you mean `high`? Allowed: high, low, "),
+        ("efforts: low", "efforts: expected a list, found text"),
+        ("hints: [usr]", "hints[0]: unknown value `usr`; did you mean `user`? Allowed: "),
+        ("reasoning_field: [thoughts, content]", "reasoning_field[1]: expected the name of a message's field that "),
+        ("reasoning_field: ['']", "reasoning_field[0]: expected the name of a message's field that "),
+        ("reasoning_field: [3]", "reasoning_field[0]: expected text, found a number"),
+    ],
+)
+def test_a_profile_holds_no_value_that_no_server_knows(tmp_path: Path, field: str, complaint: str) -> None:
+    message = refusal(tmp_path, upstream(f"profile: {{{field}}}"))
+    assert message.startswith(f"F:4: upstreams.main.profile.{complaint}")
+
+
+# Pools
+
+
+@pytest.mark.parametrize(
+    ("members", "weights"),
+    [
+        ("[b, a]", {"b": 1, "a": 1}),
+        ("{b: 3, a: 0.5}", {"b": 3, "a": 0.5}),
+        ("{b: '${W}', a: '${NONE:-2}'}", {"b": 7, "a": 2}),
+        ("['${B}', a]", {"b": 1, "a": 1}),
+    ],
+)
+def test_the_members_of_a_pool_may_have_weights(tmp_path: Path, members: str, weights: dict[str, float]) -> None:
+    text = f"upstreams: {{a: {{url: 'demo:'}}, b: {{url: 'demo:'}}}}\npools: {{p: {{upstreams: {members}}}}}"
+    found = parse(tmp_path, text, {"W": "7", "B": "b"}).pools["p"].upstreams
+    assert (found, list(found)) == (weights, list(weights))
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ("{main: 0}", ".main: expected a number above 0 to 1000000, found `0`"),
+        ("{main: true}", ".main: expected a number above 0 to 1000000, found `true`"),
+        ("{main: .inf}", ".main: expected a number above 0 to 1000000, found `inf`"),
+        ("{main: 1" + 400 * "0" + "}", ".main: expected a number above 0 to 1000000, found `1000"),
+        ("{main: '${W}'}", ".main: expected a number above 0 to 1000000, found `heavy`"),
+        ("{main: }", ".main: expected a number above 0 to 1000000, found nothing"),
+        ("{1: 1}", ".1: names are text, and to YAML this is a number: put it in quotes"),
+        ("[1]", "[0]: expected text, found a number: put it in quotes"),
+        ("[main, main]", "[1]: `main` is here twice; a mapping gives it a weight"),
+        ("main", ": expected a list of upstreams, or a mapping to weights, found text"),
+        ("", ": expected a list of upstreams, or a mapping to weights, found nothing"),
+    ],
+)
+def test_odd_members_are_refused(tmp_path: Path, members: str, complaint: str) -> None:
+    message = refusal(tmp_path, MINIMAL + f"pools:\n  p:\n    upstreams: {members}", {"W": "heavy"})
+    assert message.startswith(f"F:4: pools.p.upstreams{complaint}")
 
 
 # Variables
@@ -159,11 +222,10 @@ def test_any_text_can_be_said_with_its_dollars_doubled(text: str) -> None:
 
 REFUSALS = {
     "": "F: upstreams: this field is required and missing",
-    "upstreams: {}": "F:1: upstreams: there must be at least one upstream",
+    "upstreams: {}": "F:1: upstreams: expected at least one entry",
     "upstreams: {main: {}}": "F:1: upstreams.main.url: this field is required and missing",
     "[1]": "F:1: expected a mapping, found a list",
-    MINIMAL + "lisen: {}": "F:2: lisen: unknown field `lisen`; did you mean `listen`? Allowed: drain, limits, listen, "
-    "log, loop, routes, stream, strict, timeouts, upstreams.",
+    MINIMAL + "lisen: {}": "F:2: lisen: unknown field `lisen`; did you mean `listen`? Allowed: admin_keys, drain, ",
     MINIMAL + "8080: x": "F:2: 8080: names are text, and to YAML this is a number: put it in quotes",
     upstream("timeouts:\n      idel: 3"): "F:5: upstreams.main.timeouts.idel: unknown field `idel`; "
     "did you mean `idle`? Allowed: accept, connect, idle, total.",
@@ -203,16 +265,33 @@ REFUSALS = {
     upstream("profile: {think_tags: 3}"): "F:4: upstreams.main.profile.think_tags: expected true or false, found `3`",
     upstream("profile: {base: vlm, video: true}"): "F:4: upstreams.main.profile.base: unknown profile `vlm`; "
     "did you mean `vllm`? Allowed: ",
-    upstream("profile: 3"): "F:4: upstreams.main.profile: expected the name of a profile, or a mapping, "
-    "found a number",
+    upstream("profile: 3"): "F:4: upstreams.main.profile: expected the name of a profile, or a mapping, found a number",
     MINIMAL + "routes: [{model: a, upstreams: [mian]}]": "F:2: routes[0].upstreams[0]: unknown upstream `mian`; "
     "did you mean `main`? Allowed: main.",
-    MINIMAL + "routes:\n- {model: a, upstreams: []}": "F:3: routes[0].upstreams: expected at least one of main",
+    MINIMAL + "routes:\n- {model: a, upstreams: []}": "F:3: routes[0].upstreams: expected `upstreams` or `pools`, "
+    "one of the two, out of main",
     MINIMAL + "routes: [{upstreams: [main]}]": "F:2: routes[0].model: this field is required and missing",
     MINIMAL + "routes: [{model: '', upstreams: [main]}]": "F:2: routes[0].model: expected the name of a model, "
     "or * for all",
     MINIMAL + "routes: [{model: a, upstreams: [main], profile: ollma}]": "F:2: routes[0].profile: unknown profile "
     "`ollma`; did you mean `ollama`? Allowed: ",
+    MINIMAL + "drain: 1" + 400 * "0": f"F:2: drain: expected a number from 0, found `1{400 * '0'}`",
+    MINIMAL + "health: {check: {status: [200, 2]}}": "F:2: health.check.status[1]: expected a whole number from 100 to "
+    "599, found `2`",
+    MINIMAL + "health: {check: {status: []}}": "F:2: health.check.status: expected at least one entry",
+    MINIMAL + "workers: 0": "F:2: workers: expected a whole number from 1, found `0`",
+    MINIMAL + "retries: {budget: 20%}": "F:2: retries.budget: expected a number from 0 to 1, found `20%`",
+    MINIMAL + "pools: {p: {upstreams: [main], policy: weigthed}}": "F:2: pools.p.policy: unknown value `weigthed`; did "
+    "you mean `weighted`? Allowed: affinity, least_loaded, round_robin, weighted.",
+    upstream("body: {since: 2024-01-01}"): "F:4: upstreams.main.body.since: expected what JSON has too, found a date: "
+    "put it in quotes",
+    upstream("body: {a: [1, .nan]}"): "F:4: upstreams.main.body.a[1]: JSON has no number `nan`",
+    upstream("body: {a: {1: b}}"): "F:4: upstreams.main.body.a.1: names are text, and to YAML this is a number: put it "
+    "in quotes",
+    upstream("body: {a: !!set {b}}"): "F:4: upstreams.main.body.a: expected what JSON has too, found a value of a type "
+    "that only YAML has: put it in quotes",
+    route("defaults: {temprature: 1}"): "F:5: routes[0].defaults.temprature: unknown parameter `temprature`; did you "
+    "mean `temperature`? Allowed: ",
     MINIMAL + "routes: {model: a}": "F:2: routes: expected a list, found a mapping",
 }
 
@@ -220,7 +299,7 @@ REFUSALS = {
 @pytest.mark.parametrize("text", REFUSALS)
 def test_a_bad_file_gets_one_message_that_says_where_what_and_what_else(tmp_path: Path, text: str) -> None:
     message = refusal(tmp_path, text)
-    assert message == REFUSALS[text] or (REFUSALS[text].endswith(": ") and message.startswith(REFUSALS[text]))
+    assert message == REFUSALS[text] or (REFUSALS[text].endswith(" ") and message.startswith(REFUSALS[text]))
     assert "\n" not in message
 
 
@@ -292,6 +371,13 @@ SECRET = "sk-hush"  # what a bad file must not tell
         "body: sk-hush",
         "timeouts: sk-hush",
         "profile: {base: [sk-hush]}",
+        "headers: {a: b}\nkeys: [{name: a, hash: sk-hush}]",
+        "headers: {a: b}\nkeys: [{name: a, hash: 'sha256:sk-hush'}]",
+        "headers: {a: b}\nkeys: [sk-hush]",
+        "headers: {a: b}\nkeys: sk-hush",
+        "headers: {a: b}\nadmin_keys: [sk-hush]",
+        "headers: {a: b}\notel: {endpoint: 'http://127.0.0.1', headers: {a: \"sk-hush\\n\"}}",
+        "proxy: 'http://u:sk-hush@a:x'",
     ],
 )
 def test_no_message_holds_a_key(tmp_path: Path, fields: str) -> None:
@@ -302,63 +388,9 @@ def test_no_message_holds_a_key(tmp_path: Path, fields: str) -> None:
 
 
 def test_no_repr_holds_a_key(tmp_path: Path) -> None:
-    config = parse(tmp_path, upstream("key: sk-hush\n    headers: {x-key: sk-hush}\n    body: {key: sk-hush}"))
+    own = upstream(
+        "key: sk-hush\n    headers: {x-key: sk-hush}\n    body: {key: sk-hush}\n    proxy: http://u:sk-hush@a"
+    )
+    config = parse(tmp_path, own + "otel: {endpoint: 'http://127.0.0.1/v1/traces', headers: {x-key: sk-hush}}")
     assert config.upstreams["main"].key == SECRET
     assert SECRET not in repr(config)
-
-
-# The files that come with the program
-
-
-@pytest.mark.parametrize("name", ["proxy.yaml", "full.yaml"])
-def test_the_files_that_come_with_the_program_load_and_are_the_same(name: str) -> None:
-    config = load(CONFIGS / name, {})
-    assert config.upstreams["main"].url == "demo:"
-    assert config == load(CONFIGS / "proxy.yaml", {})
-
-
-@pytest.mark.parametrize("name", ["proxy.yaml", "full.yaml"])
-def test_the_environment_names_the_endpoint(name: str) -> None:
-    env = {"UPSTREAM": "http://a/v1", "UPSTREAM_KEY": "7", "PROFILE": "vllm", "HOST": "::", "PORT": "1"}
-    config = load(CONFIGS / name, env)
-    main = config.upstreams["main"]
-    assert (main.url, main.key, main.profile.base) == ("http://a/v1", "7", "vllm")
-    assert (config.listen.host, config.listen.port) == ("::", 1)
-
-
-def fields(struct: type[msgspec.Struct]) -> Iterator[tuple[str, Any]]:
-    for field in msgspec.inspect.type_info(struct).fields:  # type: ignore[attr-defined]
-        yield field.name, field.type
-
-
-def missing(kind: Any, data: Any, path: str) -> Iterator[str]:
-    """Fields of the Structs that do not stand in the data."""
-    match kind:
-        case msgspec.inspect.DictType() | msgspec.inspect.ListType():
-            inner = kind.value_type if isinstance(kind, msgspec.inspect.DictType) else kind.item_type
-            for item in data.values() if isinstance(data, dict) else data:
-                yield from missing(inner, item, f"{path}[]")
-        case msgspec.inspect.StructType() if not hasattr(kind.cls, "from_yaml"):
-            for name, inner in fields(kind.cls):
-                if name not in data:
-                    yield f"{path}.{name}"
-                else:
-                    yield from missing(inner, data[name], f"{path}.{name}")
-
-
-def test_full_yaml_has_every_field() -> None:
-    data = yaml.safe_load((CONFIGS / "full.yaml").read_text())
-    assert list(missing(msgspec.inspect.type_info(Config), data, "")) == []
-
-
-def test_every_field_has_its_entry_in_the_manual() -> None:
-    source = (CONFIGS.parent / "proxy" / "config.py").read_text()
-    for struct in (Timeouts, Upstream, Route):
-        for name, _ in fields(struct):
-            assert re.search(rf'^    {name}: .*\n    """', source, re.MULTILINE), name
-
-
-def test_every_profile_field_can_be_set(tmp_path: Path) -> None:
-    values = msgspec.to_builtins(Profile())
-    text = yaml.safe_dump({"upstreams": {"main": {"url": "demo:", "profile": values}}})
-    assert resolve_profile(parse(tmp_path, text).upstreams["main"]) == Profile()

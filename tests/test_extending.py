@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from proxy import dialects
-from proxy.loading import load, resolve_profile
 from proxy.core.profile import Profile
 from proxy.core.turn import Options, Turn
 from proxy.dialects.chat_profiles import PROFILES
+from proxy.loading import load, resolve_profile
 from tests.checker import check
 from tests.inputs import items, user
 from tests.proxy import Reply, in_process

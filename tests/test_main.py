@@ -2,82 +2,20 @@
 
 import asyncio
 import os
+import pty
 import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from proxy import demo
+from tests.command import CI, ROOT, command, file, made, needs_curl, paste, running
 
-ROOT = Path(__file__).parent.parent
 SMALL = "upstreams: {main: {url: 'http://127.0.0.1:1/v1'}}\n"
-
-CI = "CI" in os.environ  # where nothing is skipped
-needs_curl = pytest.mark.skipif(not CI and not shutil.which("curl"), reason="without curl there is nothing to paste")
-
-
-def command(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs until it ends by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "proxy", *map(str, args)],
-        cwd=ROOT,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@asynccontextmanager
-async def started(*args: str | Path, **env: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
-    """A process that serves, in a group of its own, and the lines that it announced itself with."""
-    process = await asyncio.create_subprocess_exec(
-        *map(str, args), cwd=ROOT, env=os.environ | env, stdout=asyncio.subprocess.PIPE, start_new_session=True
-    )
-    assert process.stdout
-    try:
-        lines = [await process.stdout.readline()]
-        while lines[-1] and b"curl -N" not in lines[-1]:
-            lines.append(await process.stdout.readline())
-        yield process, [line.decode().rstrip() for line in lines]
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.stdout.read()  # to its end: nobody who could write to it is left
-        await process.wait()
-
-
-def running(*args: str | Path, **env: str) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, list[str]]]:
-    return started(sys.executable, "-m", "proxy", *args, **env)
-
-
-def made(**env: str) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, list[str]]]:
-    """`make run`, with what runs the tests and not with what it would install."""
-    binaries = f"BIN={Path(sys.executable).parent}"
-    # The tests themselves may run under make, which tells its children so.
-    return started("make", "-o", ".venv/run", binaries, "run", MAKEFLAGS="", MAKELEVEL="", **env)
-
-
-async def paste(lines: list[str]) -> str:
-    """What a shell prints for these lines."""
-    script = "\n".join(lines)
-    shell = await asyncio.create_subprocess_exec("sh", "-c", script, stdout=asyncio.subprocess.PIPE)
-    output, _ = await shell.communicate()
-    return output.decode()
-
-
-def file(folder: Path, text: str) -> Path:
-    path = folder / "proxy.yaml"
-    path.write_text(text)
-    return path
 
 
 # Checking
@@ -107,7 +45,7 @@ def test_a_bad_file_is_one_line_on_stderr_and_status_2(tmp_path: Path, args: lis
 def test_a_bad_value_from_the_environment_is_shown_at_its_field() -> None:
     result = command("config/proxy.yaml", "--check", PORT="none")
     assert result.returncode == 2
-    assert result.stderr == "config/proxy.yaml:4: listen.port: expected a whole number from 0 to 65535, found `none`\n"
+    assert result.stderr == "config/proxy.yaml:5: listen.port: expected a whole number from 0 to 65535, found `none`\n"
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "x"])
@@ -115,6 +53,13 @@ def test_a_bad_port_on_the_command_line_is_refused(port: str) -> None:
     result = command("config/proxy.yaml", f"--port={port}")
     assert result.returncode == 2
     assert f"argument --port: expected a number from 0 to 65535, found '{port}'" in result.stderr
+
+
+def test_key_makes_a_key_and_schema_describes_the_file() -> None:
+    key, schema = command("key"), command("schema")
+    assert (key.returncode, schema.returncode) == (0, 0), key.stderr + schema.stderr
+    assert "sha256:" in key.stdout
+    assert '"upstreams"' in schema.stdout
 
 
 def test_version_is_printed() -> None:
@@ -143,11 +88,40 @@ async def test_it_says_where_it_listens_and_what_goes_where(tmp_path: Path) -> N
             "  small  ->  b  the built-in demo model; for a real one: make run UPSTREAM=http://127.0.0.1:8000/v1",
             "  *      ->  a  http://127.0.0.1:1/v1 (chat, vllm)",
         ]
+        assert re.fullmatch("Event loop: (asyncio|uvloop)", lines[4])
         assert '"model": "small"' in lines[-1]
 
 
+async def test_it_says_which_pools_a_route_asks_and_what_else_it_is_called(tmp_path: Path) -> None:
+    text = "upstreams: {a: {url: 'demo:'}, b: {url: 'demo:'}, c: {url: 'demo:'}}\nlisten: {port: 0}\n"
+    text += "pools: {near: {upstreams: {a: 1, b: 2}}, far: {upstreams: [c], policy: weighted}}\n"
+    text += "routes: [{model: m, aliases: [n, 'gpt-*'], pools: [near, far], long_context: far}]"
+    async with running(file(tmp_path, text)) as (_, lines):
+        assert lines[1:5] == [
+            "  m  ->  near  a, b x 2 (affinity)",
+            "  m  ->  far  c (weighted)",
+            "  m  ->  far  c (weighted), for long prompts",
+            "         also called n, gpt-*",
+        ]
+
+
+async def test_of_a_thousand_routes_it_shows_the_first(tmp_path: Path) -> None:
+    text = "upstreams: {a: {url: 'demo:'}}\nlisten: {port: 0}\nroutes:\n"
+    text += "".join(f"- {{model: m{number}, upstreams: [a]}}\n" for number in range(1000))
+    async with running(file(tmp_path, text)) as (_, lines):
+        assert "  and 980 more routes" in lines
+        assert len(lines) < 30
+
+
+async def test_it_says_that_the_limits_of_keys_hold_for_each_worker(tmp_path: Path) -> None:
+    text = "upstreams: {a: {url: 'demo:'}}\nlisten: {port: 0}\nworkers: 2\n"
+    text += f"keys: [{{name: k, hash: 'sha256:{'0' * 64}', streams: 5}}]"
+    async with running(file(tmp_path, text)) as (_, lines):
+        assert "Workers: 2; each counts for itself, so a key may have up to 2 times its limits" in lines
+
+
 async def test_open_to_all_it_announces_an_address_to_try() -> None:
-    async with running("config/proxy.yaml", "--host=0.0.0.0", "--port=0") as (_, lines):
+    async with running("config/proxy.yaml", "--host=0.0.0.0", "--port=0", OPEN="true") as (_, lines):
         assert re.fullmatch(r"Responses API: http://127\.0\.0\.1:\d+/v1, and .* \(0\.0\.0\.0\)", lines[0])
 
 
@@ -175,6 +149,26 @@ async def test_a_signal_ends_it_with_status_0(number: signal.Signals) -> None:
     async with running("config/proxy.yaml", PORT="0") as (process, _):
         process.send_signal(number)
         assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_it_ends_with_its_terminal(tmp_path: Path, workers: int) -> None:
+    path = file(tmp_path, f"{SMALL}listen: {{port: 0}}\nworkers: {workers}")
+    master, slave = pty.openpty()
+    words = ["sh", "-c", 'exec "$@" <"$TTY" >"$TTY" 2>&1', "sh", sys.executable, "-m", "proxy", str(path)]
+    env = os.environ | {"TTY": os.ttyname(slave)}  # the leader of a session owns the first terminal that it opens
+    process = await asyncio.create_subprocess_exec(*words, cwd=ROOT, env=env, start_new_session=True)
+    try:
+        async with asyncio.timeout(60):
+            shown = b""
+            while b"curl -N" not in shown:
+                shown += await asyncio.to_thread(os.read, master, 4096)
+            os.close(slave)
+            os.close(master)
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 # make run

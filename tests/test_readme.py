@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.loading import load
 from proxy.dialects import load as load_dialect
+from proxy.loading import load
 from proxy.wire.create import decode_create
 
 ROOT = Path(__file__).parent.parent

@@ -13,6 +13,7 @@ from tests.proxy import in_process
 from tests.upstream import (
     CLOSE,
     CUT,
+    EVENT_STREAM,
     GONE,
     Forever,
     Head,
@@ -139,6 +140,19 @@ async def test_without_a_retry_after_there_is_one(status: int, header: dict[str,
 async def test_nobody_is_told_to_try_again_without_money() -> None:
     async with Upstream(answer(402, oh("pay"))) as upstream, in_process(upstream) as proxy:
         assert (await proxy.post()).headers["x-should-retry"] == "false"
+
+
+# Rate limits
+
+
+async def test_the_rate_limits_of_an_only_upstream_are_passed_on() -> None:
+    limits = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-tokens": "149", "x-ratelimit-odd": "1"}
+    good: Script = [Head(headers=EVENT_STREAM | limits), *GOOD]
+    slow: Script = [Head(429, {"content-type": "application/json"} | limits, "length"), b"{}"]
+    async with Upstream(good, good, slow) as upstream, in_process(upstream, retries={"attempts": 1}) as proxy:
+        for reply in (*await proxy.both(), await proxy.post()):
+            told = {name: value for name, value in reply.headers.items() if "ratelimit" in name}
+            assert told == {name: limits[name] for name in list(limits)[:2]}
 
 
 # The next upstream

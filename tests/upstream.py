@@ -18,6 +18,7 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -130,11 +131,16 @@ def replay(capture: bytes) -> list[Step]:
 class Upstream:
     """Serves scripts in the order of the requests, the last one again and again; a function chooses by the request.
 
+    tls: it speaks https. path: of the Unix socket that it listens on instead of a port.
     requests: what came, in order. connections: how many were opened.
     """
 
-    def __init__(self, *scripts: Script | Callable[[Request], Script]) -> None:
+    def __init__(
+        self, *scripts: Script | Callable[[Request], Script], tls: ssl.SSLContext | None = None, path: str = ""
+    ) -> None:
         self.scripts = scripts
+        self.tls = tls
+        self.path = path
         self.requests: list[Request] = []
         self.connections = 0
         self._writers: set[asyncio.StreamWriter] = set()
@@ -147,9 +153,13 @@ class Upstream:
         return len(self._writers)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        if self.path:
+            self._server = await asyncio.start_unix_server(self._connected, self.path)
+            self.url = "http://somewhere.test/v1"
+            return self
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self.tls)
         host, port = self._server.sockets[0].getsockname()
-        self.url = f"http://{host}:{port}/v1"
+        self.url = f"{'https' if self.tls else 'http'}://{host}:{port}/v1"
         return self
 
     async def __aexit__(self, *_: object) -> None:

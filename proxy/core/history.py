@@ -1,7 +1,8 @@
 """The effective input -> steps, in no dialect (RESPONSES.md 4.4): read items, pair calls and outputs, write steps."""
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Callable, Container
+from typing import Any
 
 from msgspec import Struct
 
@@ -53,7 +54,7 @@ def _read(items: list[Item], strict: bool) -> tuple[list[Entry], list[str]]:
         if type(item) is Other:
             if not _was_approved(item, executed):
                 _read_other(item, entries, ignored)
-        elif (entry := _entry(item)) is not None:
+        elif (entry := _ENTRIES[type(item)](item)) is not None:
             entries.append(entry)
     return entries, ignored
 
@@ -83,16 +84,6 @@ def _read_other(item: Other, entries: list[Entry], ignored: list[str]) -> None:
         entries.append(entry)
 
 
-def _entry(item: Item) -> Entry | None:
-    if type(item) is Message:
-        return _message(item)
-    if type(item) is Reasoning:
-        return Thought(item.id, _thought(item))
-    if type(item) is ItemReference:
-        raise RequestError(f"Item with id '{item.id}' not found.", param="input", status=404)
-    return OWN[type(item)](item)
-
-
 def _message(item: Message) -> Said | Spoken | None:
     content = item.content or ""
     if item.role == "assistant":
@@ -115,12 +106,25 @@ def _spoken(content: Content) -> Spoken | None:
     return Spoken(text, refusal) if text or refusal else None
 
 
-def _thought(item: Reasoning) -> str:
+def _thought(item: Reasoning) -> Thought:
     """The raw thought; its summary where there is nothing else."""
     for parts in (item.content, item.summary):
         if texts := [text for part in parts or () if (text := text_of(part))]:
-            return "\n\n".join(texts)
-    return ""
+            return Thought(item.id, "\n\n".join(texts))
+    return Thought(item.id, "")
+
+
+def _reference(item: ItemReference) -> Entry:
+    raise RequestError(f"Item with id '{item.id}' not found.", param="input", status=404)
+
+
+_ENTRIES: dict[type, Callable[[Any], Entry | None]] = {
+    Message: _message,
+    Reasoning: _thought,
+    ItemReference: _reference,
+    **OWN,
+}
+"""Items with a struct of their own -> what they say; None for nothing."""
 
 
 def _pair(entries: list[Entry]) -> None:

@@ -11,7 +11,6 @@ from proxy.wire.events import Event, lead
 encode = msgspec.json.Encoder().encode
 
 _TABLE = 4096
-_MANY = 500
 _TAILS = [b',"sequence_number":%d}\n\n' % number for number in range(_TABLE)]  # of deltas, the usual ones ready made
 
 
@@ -28,11 +27,14 @@ class Numbers:
         self.pad = pad
 
     def event(self, type: str, **fields: Any) -> Event:
-        """Any event but a delta: rare, so by the ordinary encoder."""
+        """Any event, by the ordinary encoder."""
+        return self.written(type.encode(), encode(fields)[1:-1])
+
+    def written(self, type: bytes, members: bytes) -> Event:
+        """An event whose JSON is there already, but for its type and number. members: without the braces."""
         number = self.next
         self.next = number + 1
-        name, start = _begin(type)
-        return Event(name, number, start + b"%d," % number + encode(fields)[1:] + b"\n\n")
+        return Event(type, number, b'%b,"sequence_number":%d,%b}\n\n' % (_begin(type), number, members))
 
     def deltas(self, type: bytes, head: bytes, texts: Sequence[str]) -> list[Event]:
         """The delta events of these texts: the hot path. head: their frames up to the text."""
@@ -50,53 +52,15 @@ class Numbers:
 
 
 @cache
-def _begin(type: str) -> tuple[bytes, bytes]:
-    """An event type as bytes, and the frame of such an event up to its number."""
-    name = type.encode()
-    return name, lead(name) + b'{"type":"' + name + b'","sequence_number":'
+def _begin(type: bytes) -> bytes:
+    """The frame of such an event up to its first comma."""
+    return b'%b{"type":"%b"' % (lead(type), type)
 
 
-def head(type: str, **fields: Any) -> bytes:
-    """The constant beginning of a part's delta events, up to the text."""
-    return lead(type.encode()) + encode({"type": type, **fields})[:-1] + b',"delta":'
+def head(type: bytes, members: bytes) -> bytes:
+    """The constant beginning of a part's delta events, up to the text. members: those that stand before it."""
+    return b'%b,%b,"delta":' % (_begin(type), members)
 
 
 def _tail(number: int) -> bytes:
     return b',"sequence_number":%d}\n\n' % number
-
-
-class Pieces:
-    """A text that grows piece by piece and is joined at its end: no quadratic copying (pitfall 68).
-
-    fresh: the newest ones. Many small strings weigh more than their text, so they are joined by the hundred.
-    """
-
-    __slots__ = ("_old", "fresh")
-
-    def __init__(self) -> None:
-        self.fresh: list[str] = []
-        self._old: list[str] = []
-
-    def __bool__(self) -> bool:
-        return any(self._old) or any(self.fresh)
-
-    def settle(self) -> None:
-        """To be called now and then."""
-        if len(self.fresh) > _MANY:
-            self._old.append("".join(self.fresh))
-            self.fresh.clear()
-
-    def text(self) -> str:
-        whole = "".join((*self._old, *self.fresh))
-        self._old, self.fresh = [whole], []
-        return whole
-
-    def ends_with(self, sign: str) -> bool:
-        """Whether this is the last visible character."""
-        pieces = (*self._old, *self.fresh)
-        return next((visible.endswith(sign) for piece in reversed(pieces) if (visible := piece.rstrip())), False)
-
-
-def raw(value: Any) -> msgspec.Raw:
-    """Encoded now, to be put into more than one event."""
-    return msgspec.Raw(encode(value))

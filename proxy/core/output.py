@@ -5,10 +5,9 @@ until then waits, in order of first appearance, so that items never overlap.
 """
 
 import re
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
-
-import msgspec
 
 from proxy.core.deltas import Annotation, Call, Delta, Reasoning, Refusal, Summary, Text
 from proxy.core.kinds import FUNCTION_CALL, OUTPUT_TEXT, PREFIXES, REASONING_TEXT, REFUSAL, SUMMARY_TEXT, TextKind
@@ -60,7 +59,7 @@ class Output:
         self._ids = ids
         self._reasoning = reasoning
         self._taken = taken
-        self._done: list[msgspec.Raw] = []
+        self._done: list[bytes] = []
         self._live: Part | None = None  # where a plain delta goes
         self._text: OpenText | None = None
         self._call: OpenCall | None = None
@@ -69,21 +68,27 @@ class Output:
 
     def begin_turn(self) -> None:
         self._calls: dict[int, CallState] = {}
-        self._waiting: list[Waiting] = []
+        self._waiting: deque[Waiting] = deque()
+        self._places: dict[int | None, Waiting] = {}  # where more of the same may go
         self._logprobs: list[Any] = []  # came without text: they go with the next one
         self._annotations: list[Any] = []  # came before the text that they belong to
 
-    def items(self, status: str) -> list[msgspec.Raw]:
+    def items(self, status: bytes) -> list[bytes]:
         """What there is, the open item with this status."""
         item = self._call or self._text
         return [*self._done, item.json(status)] if item is not None else self._done
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no item has been finished."""
+        return not self._done
 
     def write_plain(self, texts: list[str]) -> list[Event]:
         """The texts of a run of plain deltas."""
         part = self._live
         assert part is not None
-        part.pieces.fresh += texts
-        part.pieces.settle()
+        part.fresh += texts
+        part.settle()
         return self._numbers.deltas(part.type, part.head, texts)
 
     def write(self, delta: Delta, events: list[Event]) -> None:
@@ -98,12 +103,16 @@ class Output:
 
         cut: by a limit. What is being written is incomplete then, what came before it is not.
         """
-        self._name_orphans(events)
+        if self._calls:
+            self._name_orphans(events)
         while self._waiting:
             self._flush_next(events)
         self.close(cut=cut, events=events)
-        self.notes += [f"a call without a name was dropped ({i})" for i, call in self._calls.items() if not call.name]
-        self.notes += [f"an annotation without a text was dropped: {annotation}" for annotation in self._annotations]
+        for index, call in self._calls.items():
+            if not call.name:
+                self.notes.append(f"a call without a name was dropped ({index})")
+        for annotation in self._annotations:
+            self.notes.append(f"an annotation without a text was dropped: {annotation}")
 
     def add_empty_message(self, events: list[Event]) -> None:
         """For a model that has said nothing: clients expect some output."""
@@ -113,15 +122,15 @@ class Output:
     def close(self, *, cut: bool, events: list[Event]) -> None:
         """Close whatever is open. A call that is not whole JSON is incomplete in any case (pitfall 47)."""
         self._live = self.live_class = None
-        status = "incomplete" if cut else "completed"
+        status = b"incomplete" if cut else b"completed"
         if (call := self._call) is not None:
-            if not cut and not call.input:
+            if not cut and not call.input.pieces:
                 call.write("{}", events)  # pitfall 46
-            self._done.append(call.close("completed" if call.complete() else "incomplete", events))
+            self._done.append(call.close(b"completed" if call.input.is_whole() else b"incomplete", events))
             self._calls[self._call_index].closed = True  # type: ignore[index]
             self._call = self._call_index = None
         elif (text := self._text) is not None:
-            if self._reasoning == "both" and text.type == "reasoning":
+            if self._reasoning == "both" and text.type == b"reasoning":
                 self._repeat_as_summary(text, status, events)
             elif self._logprobs and text.part is not None and text.part.kind is OUTPUT_TEXT:
                 text.write(OUTPUT_TEXT, "", self._logprobs, events)  # of an end-of-text token, which has no text
@@ -151,24 +160,28 @@ class Output:
         call = self._call
         if call is None or index == self._call_index:
             self._apply(delta, events)
-        elif not self._waiting and call.complete():
+        elif not self._waiting and call.input.is_whole():
             self.close(cut=False, events=events)
             self._apply(delta, events)
         else:
             self._wait(index, delta)
-        while self._waiting and (self._call is None or self._call.complete()):
+        while self._waiting and (self._call is None or self._call.input.is_whole()):
             self._flush_next(events)
 
     def _wait(self, index: int | None, delta: Delta) -> None:
-        places = [place for place in self._waiting if place.index == index] if index is not None else self._waiting[-1:]
-        if not places or places[-1].index != index:
-            places = [Waiting(index)]
-            self._waiting += places
-        places[-1].deltas.append(delta)
+        place = self._places.get(index)
+        if place is None:
+            self._places.pop(None, None)  # text that comes later comes behind this
+            place = self._places[index] = Waiting(index)
+            self._waiting.append(place)
+        place.deltas.append(delta)
 
     def _flush_next(self, events: list[Event]) -> None:
         self.close(cut=False, events=events)
-        for delta in self._waiting.pop(0).deltas:
+        place = self._waiting.popleft()
+        if self._places.get(place.index) is place:
+            del self._places[place.index]
+        for delta in place.deltas:
             self._apply(delta, events)
 
     def _apply(self, delta: Delta, events: list[Event]) -> None:
@@ -208,7 +221,7 @@ class Output:
 
     def _think(self, delta: Reasoning | Summary, events: list[Event]) -> None:
         if self._reasoning == "hidden":
-            if self._text is None or self._text.type != "reasoning":
+            if self._text is None or self._text.type != b"reasoning":
                 self._open_text(REASONING_TEXT, events)
             return
         summary = self._reasoning == "summary" or delta.__class__ is Summary
@@ -240,9 +253,9 @@ class Output:
         self._taken.add(call_id)
         return call_id
 
-    def _repeat_as_summary(self, item: OpenText, status: str, events: list[Event]) -> None:
+    def _repeat_as_summary(self, item: OpenText, status: bytes, events: list[Event]) -> None:
         if item.part is not None and item.part.kind is REASONING_TEXT:
-            text = item.part.pieces.text()
+            text = item.part.text()
             item.close_part(status, events)
             item.write(SUMMARY_TEXT, text, None, events)
 
@@ -250,6 +263,6 @@ class Output:
         """Arguments that came under a number of their own belong to the one call that has none (pitfall 19)."""
         orphans = [call for call in self._calls.values() if not call.name and any(call.held)]
         named = [call for call in self._calls.values() if call.name]
-        if len(orphans) == len(named) == 1 and self._call is not None and not self._call.input:
+        if len(orphans) == len(named) == 1 and self._call is not None and not self._call.input.pieces:
             self._call.write("".join(orphans[0].held), events)
             orphans[0].name = named[0].name

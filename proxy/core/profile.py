@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Hint = Literal["verbosity", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user"]
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +54,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How reasoning.effort is said: as reasoning_effort, as chat_template_kwargs.enable_thinking, as thinking.type, as
     reasoning.effort, or not at all."""
 
-    efforts: tuple[str, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+    efforts: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
     """The steps that are understood; others are clamped downwards (to "none" never), below the lowest upwards."""
 
     think_tags: bool = False
@@ -87,8 +88,8 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stream_usage: bool = True
     """stream_options.include_usage is sent."""
 
-    hints: tuple[str, ...] = ()
-    """Fields that are passed on when the client gave them: verbosity, service_tier, prompt_cache_key, user ..."""
+    hints: tuple[Hint, ...] = ()
+    """Fields that are passed on when the client gave them: verbosity, service_tier, prompt_cache_key and so on."""
 
     history_repair: Literal["lenient", "strict"] = "lenient"
     """Calls without output and outputs without call: mended, or refused with a 400 as OpenAI does."""

@@ -2,13 +2,16 @@
 
 from typing import Any
 
-import msgspec
-
 from proxy.core.deltas import Usage
 from proxy.core.numbers import encode
 
+_USAGE = (
+    b'{"input_tokens":%d,"input_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d},'
+    b'"output_tokens":%d,"output_tokens_details":{"reasoning_tokens":%d},"total_tokens":%d}'
+)
 
-def usage_json(turns: list[Usage]) -> dict[str, Any]:
+
+def usage_json(turns: list[Usage]) -> bytes:
     """The usage of all turns together; always whole, always integers (pitfalls 83, 85)."""
     asked = answered = cached = written = reasoning = 0
     for turn in turns:
@@ -17,48 +20,56 @@ def usage_json(turns: list[Usage]) -> dict[str, Any]:
         cached += turn.cached
         written += turn.cache_write
         reasoning += turn.reasoning
-    return {
-        "input_tokens": asked,
-        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
-        "output_tokens": answered,
-        "output_tokens_details": {"reasoning_tokens": reasoning},
-        "total_tokens": asked + answered,
-    }
+    return _USAGE % (asked, cached, written, answered, reasoning, asked + answered)
 
 
 class Snapshot:
     """The changing part of a response, in front of its constant echo.
 
-    tier: as asked for. used: as the upstream says, or None. last: the newest JSON.
+    tier: as asked for. used: as the upstream says, or None. output: the items, as JSON. last: the newest JSON.
     """
 
-    __slots__ = ("_echo", "_fields", "_head", "last", "output", "tier", "used")
+    __slots__ = ("_echo", "_end", "_head", "last", "output", "status", "tier", "used")
 
     def __init__(self, id: str, created_at: int, echo: bytes, tier: str) -> None:
-        self._head = encode({"id": id, "object": "response", "created_at": created_at})[:-1] + b","
-        self._echo = b"," + echo + b"}"
-        self._fields: dict[str, Any] = {
-            "completed_at": None,
-            "status": "in_progress",
-            "error": None,
-            "incomplete_details": None,
-            "usage": None,
-        }
-        self.output: list[msgspec.Raw] = []
+        self._head = b'{"id":%b,"object":"response","created_at":%d' % (encode(id), created_at)
+        self._echo = echo
+        self.status = "in_progress"
+        self._end = (b"null", b"null", b"null", b"null")
+        self.output: list[bytes] = []
         self.tier = tier
         self.used: str | None = None
         self.last = b""
 
-    @property
-    def status(self) -> str:
-        return str(self._fields["status"])
-
-    def end(self, status: str, **fields: Any) -> None:
-        """The terminal values."""
-        self._fields |= {"status": status, **fields}
+    def end(
+        self,
+        status: str,
+        *,
+        usage: bytes,
+        completed_at: int | None = None,
+        error: dict[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """The terminal values. usage: as JSON. reason: why it is incomplete."""
+        self.status = status
+        details = None if reason is None else {"reason": reason}
+        self._end = (encode(completed_at), encode(error), encode(details), usage)
         self.tier = self.used or "default"
 
-    def json(self) -> msgspec.Raw:
-        fields = self._fields | {"output": self.output, "service_tier": self.tier}
-        self.last = self._head + encode(fields)[1:-1] + self._echo
-        return msgspec.Raw(self.last)
+    def json(self) -> bytes:
+        completed_at, error, details, usage = self._end
+        self.last = (
+            b'%b,"completed_at":%b,"status":"%b","error":%b,"incomplete_details":%b,"usage":%b,'
+            b'"output":[%b],"service_tier":%b,%b}'
+        ) % (
+            self._head,
+            completed_at,
+            self.status.encode(),
+            error,
+            details,
+            usage,
+            b",".join(self.output),
+            encode(self.tier),
+            self._echo,
+        )
+        return self.last

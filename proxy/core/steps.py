@@ -93,6 +93,8 @@ class Writer:
         elif self._thoughts:
             item = f"Item '{self._thoughts[-1].id}' of type 'reasoning'"
             complain(self._strict, f"{item} was provided without its required following item.")
+        else:
+            return
         self._begin_group()
 
     def write(self, entry: Entry) -> None:

@@ -14,6 +14,14 @@ from proxy.core.snapshot import Snapshot, usage_json
 from proxy.errors import ProxyError
 from proxy.wire.events import Event
 
+_TERMINAL = {
+    "completed": b"response.completed",
+    "incomplete": b"response.incomplete",
+    "failed": b"response.failed",
+    "cancelled": b"response.incomplete",
+}
+"""The last event of a response, by its status."""
+
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -78,16 +86,16 @@ class Translator:
         if self.started:
             return []
         self.started = True
-        now = self.snapshot.json()
-        event = self.numbers.event
-        return [event("response.created", response=now), event("response.in_progress", response=now)]
+        members = b'"response":' + self.snapshot.json()
+        written = self.numbers.written
+        return [written(b"response.created", members), written(b"response.in_progress", members)]
 
     def progress(self) -> list[Event]:
         """A sign of life for clients that count events only."""
         if not self.started or self.ended:
             return []
-        self.snapshot.output = self.output.items("in_progress")
-        return [self._lifecycle("response.in_progress")]
+        self.snapshot.output = self.output.items(b"in_progress")
+        return [self._lifecycle(b"response.in_progress")]
 
     def feed(self, deltas: list[Delta]) -> list[Event]:
         """The events of these deltas, in order."""
@@ -108,15 +116,14 @@ class Translator:
         """The end of a response whose last turn has ended."""
         if self.ended:
             return []
-        events = self.start()
+        events = [] if self.started else self.start()
         if not self.turn_over:
             self._end_turn(events)
         if self._finish == "stop":
-            if not self.output.items("completed"):
+            if self.output.is_empty:
                 self.output.add_empty_message(events)
             return [*events, self._end("completed", completed_at=self.clock())]
-        reason = {"reason": _INCOMPLETE[self._finish]}
-        return [*events, self._end("incomplete", incomplete_details=reason)]
+        return [*events, self._end("incomplete", reason=_INCOMPLETE[self._finish])]
 
     def fail(self, error: ProxyError) -> list[Event]:
         """The end of a response that can't go on: `error`, then `response.failed`.
@@ -130,8 +137,7 @@ class Translator:
         detail = error.detail() | {"code": error.code or ("server_error" if error.status >= 500 else "invalid_prompt")}
         flat = {key: detail[key] for key in ("code", "message", "param")}
         events.append(self.numbers.event("error", error=detail, **flat))
-        usage = self._usage_json() if self._spent or self._usage != Usage() else None
-        events.append(self._end("failed", error=detail, usage=usage))
+        events.append(self._end("failed", error=detail))
         return events
 
     def cancel(self) -> list[Event]:
@@ -166,14 +172,13 @@ class Translator:
         self._usage = Usage()
         self.turn_over = True
 
-    def _lifecycle(self, type: str) -> Event:
-        return self.numbers.event(type, response=self.snapshot.json())
+    def _lifecycle(self, type: bytes) -> Event:
+        return self.numbers.written(type, b'"response":' + self.snapshot.json())
 
     def _end(self, status: str, **fields: Any) -> Event:
         self.ended = True
-        self.snapshot.output = self.output.items("incomplete")
-        self.snapshot.end(status, usage=fields.pop("usage", self._usage_json()), **fields)
-        return self._lifecycle("response.incomplete" if status == "cancelled" else f"response.{status}")
-
-    def _usage_json(self) -> dict[str, Any]:
-        return usage_json([*self._spent, self._usage])
+        self.snapshot.output = self.output.items(b"incomplete")
+        turns = [*self._spent, self._usage]
+        known = status != "failed" or self._spent or self._usage != Usage()
+        self.snapshot.end(status, usage=usage_json(turns) if known else b"null", **fields)
+        return self._lifecycle(_TERMINAL[status])

@@ -1,6 +1,7 @@
 """A turn: what is asked of an upstream, in the words of the Responses API. Each dialect lowers it."""
 
 from collections.abc import Collection
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -62,6 +63,8 @@ class Turn(Struct, frozen=True):
 
 
 _HINTS = ("service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user")
+_hinted = attrgetter(*_HINTS)
+_NO_HINTS = (None,) * len(_HINTS)
 
 
 def first_turn(create: Create, *, model: str, extra: dict[str, Any], passed: Collection[str] = ()) -> Turn:
@@ -70,13 +73,14 @@ def first_turn(create: Create, *, model: str, extra: dict[str, Any], passed: Col
     model: the upstream's own name for the model.
     extra: body fields of the operator's. passed: names of unknown request fields that the operator lets through.
     """
-    sent = {name: create.unknown[name] for name in passed if name in create.unknown}
+    if create.unknown:
+        extra = {name: create.unknown[name] for name in passed if name in create.unknown} | extra
     return Turn(
         model=model,
         instructions=create.instructions,
         items=create.items,
         functions=create.choice.offered,
-        options=_options(create, sent | extra),
+        options=_options(create, extra),
     )
 
 
@@ -93,7 +97,7 @@ def _options(create: Create, extra: dict[str, Any]) -> Options:
         tool_choice=create.choice.mode,
         forced=create.choice.forced,
         parallel_tool_calls=create.parallel_tool_calls,
-        format=_format(create),
+        format=_format(create) if create.text else None,
         effort=create.reasoning.effort if create.reasoning else None,
         hints=_hints(create),
         extra=extra,
@@ -110,8 +114,12 @@ def _format(create: Create) -> Format | None:
 
 
 def _hints(create: Create) -> dict[str, Any]:
-    hints = {name: getattr(create, name) for name in _HINTS}
-    if create.tier == "auto":
-        hints["service_tier"] = None
-    hints["verbosity"] = create.text.verbosity if create.text else None
-    return {name: value for name, value in hints.items() if value is not None}
+    hints: dict[str, Any] = {}
+    sent = _hinted(create)
+    if sent != _NO_HINTS:
+        hints.update((name, value) for name, value in zip(_HINTS, sent, strict=True) if value is not None)
+        if create.tier == "auto":
+            hints.pop("service_tier", None)
+    if create.text and create.text.verbosity is not None:
+        hints["verbosity"] = create.text.verbosity
+    return hints

@@ -5,42 +5,35 @@ from typing import Any
 import msgspec
 
 from proxy.core.deltas import Call
+from proxy.core.object_text import ObjectText
 from proxy.dialects.chat_chunk import ToolCall
 
 
 class Known:
-    """A call that has been seen. pieces: of its arguments so far."""
+    """A call that has been seen. arguments: so far."""
 
-    __slots__ = ("id", "name", "number", "pieces")
+    __slots__ = ("arguments", "id", "name", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.id = ""
         self.name = ""
-        self.pieces: list[str] = []
-
-    def is_whole(self) -> bool:
-        """Whether the arguments so far are a JSON object. Asks the parser only when they may be."""
-        if not next((visible for piece in reversed(self.pieces) if (visible := piece.rstrip())), "").endswith("}"):
-            return False
-        try:
-            return isinstance(msgspec.json.decode("".join(self.pieces)), dict)
-        except (msgspec.DecodeError, RecursionError):
-            return False
+        self.arguments = ObjectText()
 
 
 class Calls:
     """Numbers the calls of one turn: one number for one call, whatever the server says."""
 
-    __slots__ = ("_all", "_by_index", "_last")
+    __slots__ = ("_by_id", "_by_index", "_count", "_last")
 
     def __init__(self) -> None:
-        self._all: list[Known] = []
+        self._count = 0
+        self._by_id: dict[str, Known] = {}
         self._by_index: dict[int, Known] = {}
         self._last: Known | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._all)
+        return self._count > 0
 
     def delta(self, piece: ToolCall) -> Call:
         """The piece under its call's number."""
@@ -48,9 +41,11 @@ class Calls:
         name = (piece.function and piece.function.name) or ""
         arguments = _text(piece.function.arguments) if piece.function else ""
         call = self._find(piece.index, given, name, arguments)
-        call.id = call.id or given
+        if given and not call.id:
+            call.id = given
+            self._by_id.setdefault(given, call)
         call.name = call.name or name
-        call.pieces.append(arguments)
+        call.arguments.pieces.append(arguments)
         self._last = call
         return Call(call.number, given, name, arguments)
 
@@ -58,13 +53,11 @@ class Calls:
         call = self._last if index is None else self._by_index.get(index)
         if call is not None and not _is_another(call, given, name, arguments):
             return call
-        if call is not None and given and given != call.id:  # one index for all: the id tells them apart
-            call = next((known for known in self._all if known.id == given), None)
-        else:
-            call = None
+        # One index for all: the id tells them apart.
+        call = self._by_id.get(given) if call is not None and given != call.id else None
         if call is None:
-            call = Known(len(self._all))
-            self._all.append(call)
+            call = Known(self._count)
+            self._count += 1
         if index is not None:
             self._by_index[index] = call
         return call
@@ -82,7 +75,7 @@ def _is_another(call: Known, given: str, name: str, arguments: str) -> bool:
         return False
     if name != call.name and not given:
         return True
-    return arguments.lstrip().startswith("{") and call.is_whole()
+    return arguments.lstrip().startswith("{") and call.arguments.is_whole()
 
 
 def _text(arguments: Any) -> str:

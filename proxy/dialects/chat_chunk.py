@@ -90,7 +90,7 @@ class Chunk(Struct, gc=False):
 
 
 class PlainDelta(Struct, gc=False):
-    content: str
+    content: str | None = None
     reasoning_content: None = None
     reasoning: None = None
     refusal: None = None
@@ -105,14 +105,14 @@ class PlainDelta(Struct, gc=False):
 class PlainChoice(Struct, gc=False):
     delta: PlainDelta
     index: Literal[0] = 0
-    finish_reason: None = None
+    finish_reason: str | None = None
     logprobs: None = None
     usage: None = None
     error: None = None
 
 
 class PlainChunk(Struct, gc=False):
-    """A chunk that holds a piece of text and nothing else of interest: what decodes as one needs no further looks."""
+    """A chunk that holds a piece of text or the reason of the end, and nothing else of interest."""
 
     choices: tuple[PlainChoice]
     usage: None = None
@@ -149,19 +149,21 @@ def usage(said: ChatUsage) -> Usage | None:
     """Tokens in our words (RESPONSES 6.4); None when it says nothing."""
     if said.prompt_tokens is None and said.completion_tokens is None:
         return None
-    prompt = said.prompt_tokens_details or PromptDetails()
-    completion = said.completion_tokens_details or CompletionDetails()
-    cached = _first(prompt.cached_tokens, said.prompt_cache_hit_tokens, said.cached_tokens)
-    written = _first(prompt.cache_write_tokens, said.cache_creation_input_tokens)
-    reasoning = _first(completion.reasoning_tokens, said.reasoning_tokens)
-    asked, answered = _first(said.prompt_tokens), _first(said.completion_tokens)
-    if reasoning and said.total_tokens == asked + answered + reasoning:
-        answered += reasoning  # pitfall 83: xAI and Gemini don't count it in
-    return Usage(asked, min(cached, asked), written, answered, min(reasoning, answered))
+    prompt, completion = said.prompt_tokens_details, said.completion_tokens_details
+    cached, written = said.prompt_cache_hit_tokens or said.cached_tokens, said.cache_creation_input_tokens
+    reasoning = said.reasoning_tokens
+    if prompt is not None:
+        cached, written = prompt.cached_tokens or cached, prompt.cache_write_tokens or written
+    if completion is not None:
+        reasoning = completion.reasoning_tokens or reasoning
+    asked, answered, thought = _count(said.prompt_tokens), _count(said.completion_tokens), _count(reasoning)
+    if thought and said.total_tokens == asked + answered + thought:
+        answered += thought  # pitfall 83: xAI and Gemini don't count it in
+    return Usage(asked, min(_count(cached), asked), _count(written), answered, min(thought, answered))
 
 
-def _first(*counts: float | None) -> int:
-    return max(0, next((int(count) for count in counts if count), 0))
+def _count(said: float | None) -> int:
+    return max(0, int(said)) if said else 0
 
 
 def logprobs(entries: list[Any]) -> list[dict[str, Any]] | None:

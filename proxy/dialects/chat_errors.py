@@ -105,7 +105,7 @@ def error(status: int, said: Said, retry_after: float | None = None) -> ProxyErr
             "The upstream refused the proxy's credentials: upstream authentication failed.", code="server_error"
         )
     if status == 429:
-        return _overloaded(said, retry_after or _AGAIN)
+        return _overloaded(said, retry_after)
     if status in (400, 404, 413, 422) or (status == 500 and (_TEMPLATE.search(text) or _TOO_LONG.search(text))):
         return _bad_request(status, said, text)
     if status in (409, 425, 503, 529):
@@ -184,13 +184,16 @@ def _param(said: Said) -> str | None:
     return said.param
 
 
-def _overloaded(said: Said, retry_after: float) -> Overloaded:
+def _overloaded(said: Said, retry_after: float | None) -> Overloaded:
+    again = retry_after or _AGAIN
     message = said.message or "The upstream's rate limit is reached."
     if "try again in" not in message.lower():  # Codex waits for as long as these words say
-        message = f"{message.rstrip('. ')}. Please try again in {retry_after:g}s."
+        message = f"{message.rstrip('. ')}. Please try again in {again:g}s."
     kind = said.type if said.type in ("requests", "tokens") else "rate_limit_error"
     code = said.code if said.code == "slow_down" else "rate_limit_exceeded"
-    return Overloaded(message, code=code, type=kind, status=429, retry_after=retry_after)
+    failure = Overloaded(message, code=code, type=kind, status=429, retry_after=again)
+    failure.here = retry_after is not None  # when it does not say how long, its limit may be one of the day
+    return failure
 
 
 def _message(value: dict[str, Any]) -> str:

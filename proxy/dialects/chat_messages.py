@@ -23,7 +23,7 @@ def lower_steps(steps: list[Step], instructions: str | None, profile: Profile) -
     """The messages; the steps are used up. Raises RequestError for what this upstream can't be told."""
     _scope_reasoning(steps, profile)
     if profile.tool_media == "next_message":
-        steps = list(_without_tool_media(steps, profile))
+        steps = _without_tool_media(steps, profile)
     steps = _with_system(steps, instructions, profile)
     if profile.alternate_roles or profile.merge_assistant:
         steps = list(_merged(steps, profile))
@@ -59,10 +59,11 @@ def _is_user(step: Step) -> bool:
     return isinstance(step, Said) and step.role == "user"
 
 
-def _without_tool_media(steps: list[Step], profile: Profile) -> Iterator[Step]:
+def _without_tool_media(steps: list[Step], profile: Profile) -> list[Step]:
     """A tool message holds text only: its images and files follow in a user message (pitfall 44)."""
+    placed: list[Step] = []
     for step in steps:
-        yield step
+        placed.append(step)
         moved: list[Part] = []
         for call in step.calls if isinstance(step, Acted) else ():
             if isinstance(call.output, str):
@@ -72,7 +73,8 @@ def _without_tool_media(steps: list[Step], profile: Profile) -> Iterator[Step]:
                 call.output = [*texts, _text("(See the next message.)")]
                 moved += [_text(f"From the output of {call.name}:"), *media]
         if moved:
-            yield Said("user", moved)
+            placed.append(Said("user", moved))
+    return placed
 
 
 def _text(text: str) -> Part:

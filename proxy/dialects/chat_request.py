@@ -19,8 +19,6 @@ from proxy.wire.items import Function, Item, Message, Part
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
-_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-
 _MATTERS = {"service_tier": ("auto", "default"), "verbosity": ("medium",)}
 """Hints that are missed when dropped, with the values that ask for nothing. The others serve caches and statistics."""
 
@@ -46,12 +44,17 @@ def encode(turn: Turn, profile: Profile) -> bytes:
     body: dict[str, Any] = {"model": turn.model, "messages": messages, "stream": True}
     if profile.stream_usage:
         body["stream_options"] = {"include_usage": True}
-    body |= _sampling(turn.options, profile)
-    body |= _tools(turn, profile)
-    body |= _response_format(turn, profile)
-    body |= _effort(turn, profile)
-    body |= _hints(turn, profile)
-    for name, value in turn.options.extra.items():
+    options = turn.options
+    _sample(body, options, profile)
+    if turn.functions:
+        body |= _tools(turn, profile)
+    if options.format is not None:
+        body |= _response_format(options.format, turn, profile)
+    if options.effort is not None:
+        body |= _effort(options.effort, turn, profile)
+    if options.hints:
+        body |= _hints(turn, profile)
+    for name, value in options.extra.items():
         ours = body.get(name)
         body[name] = ours | value if isinstance(ours, dict) and isinstance(value, dict) else value
     return _encode(body)
@@ -75,15 +78,21 @@ def _instructions(turn: Turn, profile: Profile) -> str | None:
     return f"{turn.instructions}\n\n{schema}" if turn.instructions else schema
 
 
-def _sampling(options: Options, profile: Profile) -> dict[str, Any]:
-    sent = {name: value for name in _SAMPLING if (value := getattr(options, name)) is not None}
+def _sample(body: dict[str, Any], options: Options, profile: Profile) -> None:
+    if options.temperature is not None:
+        body["temperature"] = options.temperature
+    if options.top_p is not None:
+        body["top_p"] = options.top_p
+    if options.presence_penalty is not None:
+        body["presence_penalty"] = options.presence_penalty
+    if options.frequency_penalty is not None:
+        body["frequency_penalty"] = options.frequency_penalty
     if options.max_output_tokens is not None:
-        sent[profile.max_tokens] = options.max_output_tokens
+        body[profile.max_tokens] = options.max_output_tokens
     if options.logprobs:
-        sent["logprobs"] = True
+        body["logprobs"] = True
         if options.top_logprobs:
-            sent["top_logprobs"] = options.top_logprobs
-    return sent
+            body["top_logprobs"] = options.top_logprobs
 
 
 def _tools(turn: Turn, profile: Profile) -> dict[str, Any]:
@@ -134,10 +143,7 @@ def _tool(function: Function, profile: Profile) -> dict[str, Any]:
     return {"type": "function", "function": inner}
 
 
-def _response_format(turn: Turn, profile: Profile) -> dict[str, Any]:
-    form = turn.options.format
-    if form is None:
-        return {}
+def _response_format(form: Format, turn: Turn, profile: Profile) -> dict[str, Any]:
     if profile.json_schema == "none":
         turn.dropped.append("text.format")
         return {}
@@ -158,10 +164,7 @@ def _schema(form: Format) -> dict[str, Any]:
     return sent
 
 
-def _effort(turn: Turn, profile: Profile) -> dict[str, Any]:
-    effort = turn.options.effort
-    if effort is None:
-        return {}
+def _effort(effort: str, turn: Turn, profile: Profile) -> dict[str, Any]:
     match profile.effort:
         case "reasoning_effort":
             return {"reasoning_effort": clamp(effort, profile.efforts)}
@@ -185,7 +188,7 @@ def clamp(effort: str, known: tuple[str, ...]) -> str:
 
 
 def _hints(turn: Turn, profile: Profile) -> dict[str, Any]:
-    sent = {}
+    sent: dict[str, Any] = {}
     for name, value in turn.options.hints.items():
         if name in profile.hints:
             sent[name] = value

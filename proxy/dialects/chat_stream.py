@@ -45,7 +45,7 @@ class ChatDecoder:
         self._tier: str | None = None
         self._annotations: set[bytes] = set()  # those that have come, to know repeats
         self._seen = False  # a choice
-        self._plain = False  # the last chunk was a piece of text and nothing else
+        self._plain = not profile.think_tags  # the next chunk may well be a piece of text and nothing else
         self._refused = False
 
     def feed(self, data: bytes) -> list[Delta]:
@@ -54,15 +54,21 @@ class ChatDecoder:
             self._sniff(data)
         if (body := self._body) is not None:
             self._collect(body, data)
-        elif not self._over():
+        elif not self.done and self.failure is None:
             for payload in self._splitter.feed(data):
                 if self._plain:  # the hot path; a chunk that is not plain costs it once
                     try:
-                        if text := decode_plain(payload).choices[0].delta.content:
-                            deltas.append(Text(text))
-                        continue
+                        choice = decode_plain(payload).choices[0]
                     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                         self._plain = False
+                    else:
+                        self._seen = True
+                        if text := choice.delta.content:
+                            deltas.append(Text(text))
+                        if choice.finish_reason:
+                            self._plain = False  # behind it comes usage, if anything
+                            self._finish_with(choice.finish_reason, deltas)
+                        continue
                 self._take(payload, deltas)
             if self._splitter.overflow:
                 self._fail(
@@ -72,10 +78,10 @@ class ChatDecoder:
 
     def close(self) -> list[Delta]:
         deltas: list[Delta] = []
-        if not self._over():
+        if not self.done and self.failure is None:
             for payload in self._whole() if self._body is not None else self._splitter.close():
                 self._take(payload, deltas, last=True)
-        if self._over():
+        if self.done or self.failure is not None:
             return deltas
         if self._finish is not None or (self._eof_completes and self._seen):
             self._end(deltas)
@@ -87,9 +93,6 @@ class ChatDecoder:
         else:  # llama-cpp-python answers a prompt that is too long so
             self._fail(Broken("The upstream answered with an empty stream.", code="server_error"), deltas)
         return deltas
-
-    def _over(self) -> bool:
-        return self.done or self.failure is not None
 
     # -- an answer that is no stream
 
@@ -123,14 +126,14 @@ class ChatDecoder:
     # -- payloads
 
     def _take(self, payload: bytes, deltas: list[Delta], *, last: bool = False) -> None:
-        if self._over():
+        if self.done or self.failure is not None:
+            return
+        if len(payload) < 16 and payload.strip() == b"[DONE]":  # pitfall 65
+            self._take_done(deltas)
             return
         try:
             chunk = decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if len(payload) < 16 and payload.strip() == b"[DONE]":  # pitfall 65
-                self._take_done(deltas)
-                return
             maybe = self._take_odd(payload, deltas, last=last)
             if maybe is None:
                 return
@@ -300,6 +303,7 @@ class ChatDecoder:
     def _fail(self, failure: ProxyError, deltas: list[Delta]) -> None:
         if self.failure is None:
             self.failure = failure
+            self._plain = False  # what follows in this read is of no interest
             self._let_go(deltas)
             if self._usage is not None:
                 deltas.append(self._usage)

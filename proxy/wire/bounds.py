@@ -1,5 +1,6 @@
 """What the fields of a request may hold (RESPONSES.md 2.1, 2.4, 2.5, 2.8), and which are not supported yet."""
 
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -71,10 +72,31 @@ _UNSUPPORTED = {
 }
 
 
+_SELDOM = (
+    *_WORDS,
+    *_UNSUPPORTED,
+    "reasoning",
+    "text",
+    "metadata",
+    "safety_identifier",
+    "include",
+    "generate",
+    "prompt_cache_options",
+    "access_programs",
+)
+_seldom = attrgetter(*_SELDOM)
+_UNSENT = (None,) * len(_SELDOM)
+
+
 def check_body(body: Body) -> None:
     """Raises RequestError for what is missing, then for what is out of bounds, then for what is not supported."""
     _check_required(body)
     _check_numbers(body)
+    if _seldom(body) != _UNSENT:  # one look for twenty
+        _check_seldom(body)
+
+
+def _check_seldom(body: Body) -> None:
     _check_words(body, _WORDS)
     if body.reasoning:
         _check_words(body.reasoning, _REASONING_WORDS, "reasoning.")

@@ -3,15 +3,15 @@
 from typing import Any
 
 from msgspec import Raw
-from msgspec.json import Encoder
-from msgspec.structs import asdict
+from msgspec.json import Decoder, Encoder
+from msgspec.structs import astuple
 
-from proxy.wire.body import Body, Text, decode_body
+from proxy.wire.body import Body, ReasoningOptions, Text, decode_body
 from proxy.wire.bounds import check_body, decode_schema
 from proxy.wire.input import decode_input
 from proxy.wire.invalid import unreadable
 from proxy.wire.items import Function, Item
-from proxy.wire.tools import Choice, choose, decode_tools
+from proxy.wire.tools import NULL, Choice, choose, decode_tools
 
 
 class Create(Body, kw_only=True):
@@ -42,6 +42,7 @@ class Create(Body, kw_only=True):
 
 
 _encode = Encoder().encode
+_fields = Decoder(dict[str, Raw]).decode
 
 
 def decode_create(data: bytes, *, strict: bool = False) -> Create:
@@ -56,11 +57,29 @@ def decode_create(data: bytes, *, strict: bool = False) -> Create:
         assert body.input is not None
         schema = decode_schema(body.text)
         items = decode_input(body.input)
-        functions = decode_tools(body.tools or [])
+        functions = decode_tools(body.tools) if body.tools else []
         choice = choose(body.tool_choice, functions)
     except RecursionError:
         raise unreadable("it is nested too deeply") from None
-    return Create(**asdict(body), items=items, functions=functions, choice=choice, schema=schema, unknown=unknown)
+    model, *fields = astuple(body)
+    return Create(*fields, model=model, items=items, functions=functions, choice=choice, schema=schema, unknown=unknown)
+
+
+def merge(data: bytes, defaults: dict[str, Any], overrides: dict[str, Any]) -> bytes:
+    """The body with what the client left out, and what it has no say in. Members of objects count one by one.
+
+    data: a body that decode_create has taken.
+    """
+    fields: dict[str, Any] = _fields(data)
+    for values, wins in ((defaults, False), (overrides, True)):
+        for name, value in values.items():
+            sent = fields.get(name, NULL)
+            if isinstance(value, dict) and bytes(sent)[:1] == b"{":
+                sent = _fields(sent)
+                fields[name] = Raw(_encode(sent | value if wins else value | sent))
+            elif wins or sent == NULL:
+                fields[name] = Raw(_encode(value))
+    return _encode(fields)
 
 
 def echo(create: Create) -> bytes:
@@ -68,6 +87,8 @@ def echo(create: Create) -> bytes:
 
     Not in it: id, object, created_at, completed_at, status, error, incomplete_details, output, usage, service_tier.
     """
+    temperature, top_p, choice = create.temperature, create.top_p, create.tool_choice
+    presence, frequency = create.presence_penalty, create.frequency_penalty
     fields = {
         "background": False,
         "conversation": None,
@@ -76,60 +97,47 @@ def echo(create: Create) -> bytes:
         "max_tool_calls": create.max_tool_calls,
         "model": create.model,
         "moderation": None,
-        "parallel_tool_calls": _or(create.parallel_tool_calls, True),
-        "presence_penalty": _or(create.presence_penalty, 0),
-        "frequency_penalty": _or(create.frequency_penalty, 0),
+        "parallel_tool_calls": create.parallel_tool_calls is not False,
+        "presence_penalty": 0 if presence is None else presence,
+        "frequency_penalty": 0 if frequency is None else frequency,
         "previous_response_id": create.previous_response_id,
         "prompt_cache_key": create.prompt_cache_key,
         "prompt_cache_retention": create.prompt_cache_retention,
-        "reasoning": _reasoning(create),
+        "reasoning": _reasoning(create.reasoning) if create.reasoning else _NO_REASONING,
         "safety_identifier": create.safety_identifier,
         "store": False,
-        "temperature": _or(create.temperature, 1),
-        "text": _text(create),
-        "tool_choice": _or(create.tool_choice, "auto"),
-        "tools": [_tool(function) for function in create.functions],
-        "top_logprobs": _or(create.top_logprobs, 0),
-        "top_p": _or(create.top_p, 1),
-        "truncation": _or(create.truncation, "disabled"),
+        "temperature": 1 if temperature is None else temperature,
+        "text": _text(create.text, create.schema) if create.text else _ANY_TEXT,
+        "tool_choice": choice or "auto",
+        "tools": create.functions,
+        "top_logprobs": create.top_logprobs or 0,
+        "top_p": 1 if top_p is None else top_p,
+        "truncation": create.truncation or "disabled",
         "user": create.user,
-        "metadata": _or(create.metadata, {}),
+        "metadata": create.metadata or {},
     }
     if cache := create.prompt_cache_options:
         fields["prompt_cache_options"] = {"mode": cache.mode, "ttl": cache.ttl}
     return _encode(fields)[1:-1]
 
 
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
+_NO_REASONING = {"effort": None, "summary": None}
+_ANY_TEXT = {"format": {"type": "text"}, "verbosity": "medium"}
 
 
-def _reasoning(create: Create) -> dict[str, str | None]:
-    sent = create.reasoning
-    if sent is None:
-        return {"effort": None, "summary": None}
+def _reasoning(sent: ReasoningOptions) -> dict[str, str | None]:
+    fields = {"effort": sent.effort, "summary": sent.summary or sent.generate_summary}
     rest = {"context": sent.context, "mode": sent.mode}
-    return {"effort": sent.effort, "summary": create.summary} | {name: value for name, value in rest.items() if value}
+    return fields | {name: value for name, value in rest.items() if value}
 
 
-def _text(create: Create) -> dict[str, Any]:
-    text = create.text or Text()
-    shape: dict[str, Any] = {"type": text.format.type if text.format else "text"}
-    if text.format and create.schema is not None:
+def _text(sent: Text, schema: Raw | None) -> dict[str, Any]:
+    shape: dict[str, Any] = {"type": sent.format.type if sent.format else "text"}
+    if sent.format and schema is not None:
         shape |= {
-            "name": text.format.name,
-            "description": text.format.description,
-            "schema": create.schema,
-            "strict": bool(text.format.strict),
+            "name": sent.format.name,
+            "description": sent.format.description,
+            "schema": schema,
+            "strict": bool(sent.format.strict),
         }
-    return {"format": shape, "verbosity": text.verbosity or "medium"}
-
-
-def _tool(function: Function) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": function.name,
-        "description": function.description,
-        "parameters": function.parameters,
-        "strict": function.strict,
-    }
+    return {"format": shape, "verbosity": sent.verbosity or "medium"}

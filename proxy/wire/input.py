@@ -1,5 +1,6 @@
 """Input items as clients send them -> Items. Refuses only what makes an item unusable; the rest is lenient."""
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Raw, ValidationError
@@ -43,7 +44,8 @@ def decode_input(source: str | list[Raw]) -> list[Item]:
 
 
 def _item(raw: Raw, param: str) -> Item:
-    name = _type(_head(raw), param)
+    head = _head(raw)
+    name = head.type or _type(head, param)
     if name in _UNSUPPORTED:
         raise unsupported(param, f"Items of type '{name}' are not supported. {_UNSUPPORTED[name]}")
     decode = _decoders.get(name)
@@ -52,30 +54,18 @@ def _item(raw: Raw, param: str) -> Item:
         fields.pop("type", None)
         return Other(type=name, id=fields.pop("id", None), fields=fields)
     item: Item = decode(raw)
-    _check(item, param)
+    if check := _CHECKS.get(type(item)):
+        check(item, param)
     return item
 
 
 def _type(head: Head, param: str) -> str:
-    if head.type:
-        return head.type
+    """Of an item that doesn't tell."""
     if head.role is not None:
         return "message"
     if head.id is not None:
         return "item_reference"
     raise missing(f"{param}.type")
-
-
-def _check(item: Item, param: str) -> None:
-    if isinstance(item, Message):
-        _check_message(item, param)
-    elif isinstance(item, FunctionCall | CustomToolCall):
-        for field in ("call_id", "name"):
-            if not getattr(item, field):
-                raise missing(f"{param}.{field}")
-    # The output of an asynchronous tool may have a name instead, and that of a local shell an id.
-    elif isinstance(item, CallOutput) and not (item.call_id or item.name or item.id):
-        raise missing(f"{param}.call_id")
 
 
 def _check_message(message: Message, param: str) -> None:
@@ -94,3 +84,23 @@ def _check_part(part: Part, param: str) -> None:
             raise missing(param)
     elif part.type not in PARTS and part.type not in _TOLERATED_PARTS:
         raise wrong_value(param, part.type, PARTS)
+
+
+def _check_call(call: FunctionCall | CustomToolCall, param: str) -> None:
+    for field in ("call_id", "name"):
+        if not getattr(call, field):
+            raise missing(f"{param}.{field}")
+
+
+def _check_output(output: CallOutput, param: str) -> None:
+    # That of an asynchronous tool may have a name instead, and that of a local shell an id.
+    if not (output.call_id or output.name or output.id):
+        raise missing(f"{param}.call_id")
+
+
+_CHECKS: dict[type, Callable[[Any, str], None]] = {
+    Message: _check_message,
+    FunctionCall: _check_call,
+    CustomToolCall: _check_call,
+    CallOutput: _check_output,
+}

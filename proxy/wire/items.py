@@ -123,8 +123,8 @@ class Head(Struct, gc=False):
     id: str | None = None
 
 
-class Function(Struct, gc=False):
-    """A tool of type function, as the client defines it."""
+class Function(Struct, gc=False, tag_field="type", tag="function"):
+    """A tool of type function, as the client defines it, and as it is echoed."""
 
     name: str | None = None
     description: str | None = None

@@ -39,11 +39,14 @@ class Splitter:
 
     def feed(self, block: bytes) -> list[bytes]:
         """The payloads that this block completes, in order."""
+        if self._start and not self._partial and block.startswith(b"data: "):
+            self._start = False  # no byte order mark
         if self._start or self._after_cr or b"\r" in block:
             block = self._with_plain_ends(block)
-        if self._is_one_event(block):  # an engine's own pace
-            return [block[6:-2]]
-        begin = block.find(b"\n\n") + 2 if self._partial or self._data else 0
+        fresh = not self._partial and not self._data
+        if fresh and block.startswith(b"data: ") and block.endswith(b"\n\n") and block.count(b"\n") == 2:
+            return [block[6:-2]] if len(block) <= self._limit else self._feed_lines(block)  # an engine's own pace
+        begin = 0 if fresh else block.find(b"\n\n") + 2
         end = block.rfind(b"\n\n") + 2
         if 1 < end <= self._limit and begin != 1 and begin < end and block.startswith(b"data: ", begin):
             # Nearly always: whole events of one line each. Taken apart by one split.
@@ -58,12 +61,6 @@ class Splitter:
                     payloads += self._feed_lines(block[end:])
                 return payloads
         return self._feed_lines(block)
-
-    def _is_one_event(self, block: bytes) -> bool:
-        """A whole one on one line, with nothing before it and nothing behind it."""
-        if not block.startswith(b"data: ") or not block.endswith(b"\n\n") or block.count(b"\n") != 2:
-            return False
-        return not self._partial and not self._data and len(block) <= self._limit
 
     def _feed_lines(self, block: bytes) -> list[bytes]:
         lines = block.split(b"\n")

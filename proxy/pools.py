@@ -1,0 +1,225 @@
+"""The upstreams of a pool, and what is known of each: its health, what it has to do, who waits for it."""
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from math import inf
+from typing import Any
+from weakref import WeakSet
+
+from msgspec import Struct
+
+from proxy.core.balance import Members, Policy
+from proxy.core.health import Health
+from proxy.core.line import Line
+from proxy.core.retry import Budget
+from proxy.errors import Busy
+from proxy.upstream import Upstream
+
+LOOK = 0.5  # seconds between two looks at shares that grow
+
+
+class Check(Struct, frozen=True):
+    """An active health check. See config.Check."""
+
+    path: str
+    interval: float
+    timeout: float
+    status: tuple[int, ...]
+    rise: int
+    fall: int
+
+
+class Terms(Struct, frozen=True):
+    """How much an upstream gets, and when it is passed over. See config.Upstream and config.Health; in seconds."""
+
+    max_requests: int | None = None
+    line: int = 100
+    patience: float = 30
+    max_fails: int = 3
+    fail_duration: float = 30
+    slow_start: float = 10
+    check: Check | None = None
+
+
+class State:
+    """One upstream, whoever asks it: a reload that leaves its terms alone leaves this alone.
+
+    load: requests under way.
+    """
+
+    def __init__(self, name: str, terms: Terms) -> None:
+        self.name = name
+        self.terms = terms
+        self.load = 0
+        self.pools: WeakSet[Pool] = WeakSet()  # to be told when its health changes
+        check = terms.check
+        self.health = Health(
+            terms.max_fails,
+            terms.fail_duration,
+            terms.slow_start,
+            rise=check.rise if check else 1,
+            fall=check.fall if check else 1,
+        )
+        self._limit = inf if terms.max_requests is None else terms.max_requests
+        self._line: Line[str, asyncio.Future[bool]] = Line(terms.line)
+        self._paused_until = -inf
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a place."""
+        return len(self._line)
+
+    @property
+    def full(self) -> bool:
+        return self.load >= self._limit
+
+    def available(self, now: float) -> bool:
+        """Whether it may be asked, not whether it has a place."""
+        return now >= self._paused_until and self.health.available(now)
+
+    def enter(self) -> None:
+        """Take a place, which must be free."""
+        self.load += 1
+
+    async def wait(self, key: str) -> None:
+        """Wait for a place and take it. Raises Busy when there is no room in the line, or no place in time.
+
+        key: of the client; keys take turns.
+        """
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        pushed = self._line.join(key, place)
+        if pushed is place:
+            raise Busy(self.name, "has too many requests waiting for it", status=429)
+        if pushed is not None:
+            pushed.set_result(False)
+        try:
+            async with asyncio.timeout(self.terms.patience):
+                given = await place
+        except TimeoutError:
+            if self._given_up(key, place):
+                raise Busy(self.name, f"had no place within {self.terms.patience:g} s", status=503) from None
+            return
+        except asyncio.CancelledError:
+            if not self._given_up(key, place):
+                self.leave()
+            raise
+        if not given:
+            raise Busy(self.name, "has too many requests waiting for it", status=429)
+
+    def _given_up(self, key: str, place: asyncio.Future[bool]) -> bool:
+        """Whether the place had not been given at the last moment."""
+        return self._line.leave(key, place) or place.cancelled() or not place.result()
+
+    def leave(self) -> None:
+        """Give a place back, to the next who waits."""
+        while (place := self._line.next()) is not None:
+            if not place.done():
+                place.set_result(True)
+                return
+        self.load -= 1
+
+    def failed(self, now: float, reason: str) -> None:
+        self.health.failed(now, reason)
+        self._tell()
+
+    def checked(self, now: float, reason: str = "") -> None:
+        """An active check has ended. reason: why it failed, "" when it passed."""
+        self.health.checked(not reason, now, reason)
+        self._tell()
+
+    def pause(self, until: float) -> None:
+        """The upstream has asked to be left alone."""
+        self._paused_until = max(self._paused_until, until)
+        self._tell()
+
+    def share(self, now: float) -> float:
+        return self.health.share(now) if now >= self._paused_until else 0.0
+
+    def settled(self, now: float) -> float:
+        """The time at which its share may be another one, if nothing happens."""
+        if now < self._paused_until:
+            return self._paused_until
+        if self.health.available(now):
+            return inf if now >= self.health.settled else now + LOOK
+        return now + self.health.next_try(now)
+
+    def show(self, now: float) -> dict[str, Any]:
+        """For people, as JSON."""
+        return {
+            "name": self.name,
+            "available": self.available(now),
+            "health": self.health.state(now),
+            "reason": self.health.reason,
+            "requests": self.load,
+            "max_requests": self.terms.max_requests,
+            "waiting": self.waiting,
+        }
+
+    def _tell(self) -> None:
+        for pool in self.pools:
+            pool.look_at = -inf
+
+
+class Member:
+    """An upstream in a pool."""
+
+    __slots__ = ("name", "state", "upstream", "weight")
+
+    def __init__(self, upstream: Upstream, weight: float, state: State) -> None:
+        self.name = upstream.name
+        self.upstream = upstream
+        self.weight = weight
+        self.state = state
+
+    @property
+    def load(self) -> int:
+        return self.state.load
+
+
+class Pool:
+    """Upstreams that serve the same models. look_at: when the members' shares are to be looked at again."""
+
+    def __init__(self, name: str, members: Sequence[Member], policy: Policy, budget: Budget) -> None:
+        self.name = name
+        self.budget = budget
+        self.members = members
+        self.look_at = -inf
+        self._policy = policy
+        self._choice = Members(members)
+        self._states = [member.state for member in members]
+        for state in self._states:
+            state.pools.add(self)
+
+    def begin(self, now: float, key: int | None) -> "Choice":
+        """The choice for one request. key: what it is like, of core.balance.affinity_key; None: nothing."""
+        self.budget.request(now)
+        choice = self._choice
+        if len(self.members) == 1:
+            return Choice(self, 0, key or 0, 0.0)
+        if now >= self.look_at:
+            choice.weigh([state.share(now) for state in self._states])
+            self.look_at = min(state.settled(now) for state in self._states)
+        choice.count += 1
+        choice.load = sum([state.load for state in self._states])
+        chance = random.random()  # noqa: S311 - no secret
+        return Choice(self, choice.count, int(chance * 2**64) if key is None else key, chance)
+
+    def order(self, choice: "Choice") -> Iterator[Member]:
+        """Its members, the preferred one first; the same each time for one choice, but for what has changed since."""
+        if len(self.members) == 1:
+            return iter(self.members)
+        self._choice.count = choice.count
+        return self._policy(self._choice, choice.key, choice.random)
+
+
+class Choice(Struct, frozen=True, gc=False):
+    """What the choices of one request in one pool depend on."""
+
+    pool: Pool
+    count: int
+    key: int
+    random: float
+
+    def order(self) -> Iterator[Member]:
+        return self.pool.order(self)
