@@ -89,7 +89,7 @@ def simulate(policy: Policy, fixed: bool) -> Load:
 
 
 def moved(size: int) -> tuple[float, float, int]:
-    """Shares of the keys that move when one upstream is added to `size`, and when one is lost; keys moved needlessly."""
+    """Shares of the keys that move when one upstream is added to `size`, and when one is lost; keys moved in vain."""
     upstreams = [Upstream(number) for number in range(size + 1)]
     before, more, fewer = (Members(some) for some in (upstreams[:-1], upstreams, upstreams[1:-1]))
     came = went = needless = 0

@@ -12,7 +12,7 @@ class Line(Struct):
 
     status: HTTP. ended: the terminal status, or why there is none: client_closed, client_stalled, error.
     key: the client's, by name. first: seconds to the first event of an item. bytes: sent to the client.
-    input, output: tokens.
+    input, output: tokens. response: its id.
     """
 
     method: str
@@ -31,6 +31,7 @@ class Line(Struct):
     duration: float = 0
     bytes: int | None = None
     error: str | None = None
+    response: str | None = None
     client_id: str | None = None
     key: str | None = None
     dropped: list[str] = []

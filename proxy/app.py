@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,9 @@ from proxy.logs import set_up
 from proxy.metrics import Metrics
 from proxy.reload import Reload
 from proxy.server import Server
+from proxy.serving import Instruments
 from proxy.source import Source
+from proxy.spans import Tracer
 from proxy.tasks import spawn
 
 log = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ async def _serve(source: Source, config: Config, announce: Announce, worker: Wor
         stack.push_async_callback(runner.cleanup)
         listener = Listener(config, shared=worker is not None)
         await listener.start(runner)
-        lag = Lag()
+        stack.callback(Lag().close)
         reload = Reload(source, config, server, listener, again, supervised=worker is not None)
         reloading = spawn(reload.run(), "reload")
         gc.collect()
@@ -102,11 +104,9 @@ async def _serve(source: Source, config: Config, announce: Announce, worker: Wor
         log.info("stopping")
         await listener.stop()
         reloading.cancel()
-        with suppress(asyncio.CancelledError):
-            await reloading
+        await asyncio.wait([reloading])
         await server.stop(reload.config.drain)
         await reload.close()
-        lag.close()
 
 
 def _listen_to_signals(stop: asyncio.Event, again: asyncio.Event) -> None:
@@ -135,10 +135,11 @@ def _end_with(supervisor: int, stop: asyncio.Event) -> None:
 
 async def build(config: Config, stack: AsyncExitStack, worker: Worker | None = None) -> Server:
     """Everything but the listener. stack: closes what was opened, and what has replaced it meanwhile."""
-    metrics = _metrics(config, worker)
+    metrics, tracer = _metrics(config, worker), _tracer(config)
     metrics.start()
     stack.callback(metrics.close)
-    server = Server(await assemble(config, metrics))
+    stack.push_async_callback(tracer.close)
+    server = Server(await assemble(config, Instruments(metrics, tracer)))
 
     async def close() -> None:
         await server.serving.close()
@@ -155,3 +156,12 @@ def _metrics(config: Config, worker: Worker | None) -> Metrics:
 
     shared = Shared(worker.folder, worker.number) if worker else None
     return Prometheus(version(), loop_name(config.loop), shared)
+
+
+def _tracer(config: Config) -> Tracer:
+    if config.otel is None:
+        return Tracer()
+    from proxy.otel import OtelTracer  # noqa: PLC0415 - an extra
+
+    otel = config.otel
+    return OtelTracer(otel.endpoint, otel.service, version(), otel.headers, otel.ratio)

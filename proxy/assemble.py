@@ -26,14 +26,14 @@ from proxy.pools import Check, Member, Pool, State, Terms
 from proxy.probes import Probes
 from proxy.router import Route, Router
 from proxy.service import Service
-from proxy.serving import Serving
+from proxy.serving import Instruments, Serving
 from proxy.sinks import Pace
 from proxy.upstream import Endpoint, Upstream
 
 S = TypeVar("S", bound=Struct)
 
 
-async def assemble(config: Config, metrics: Metrics, old: Serving | None = None) -> Serving:
+async def assemble(config: Config, instruments: Instruments, old: Serving | None = None) -> Serving:
     """What this configuration amounts to; to be closed, or retired, by the caller.
 
     old: the one that it replaces, whose counts and health go on.
@@ -45,19 +45,19 @@ async def assemble(config: Config, metrics: Metrics, old: Serving | None = None)
             model = await demo.start()
             stack.push_async_callback(model.close)
             demo_url = model.url
-        router = _router(config, _Pools(config, connections, demo_url, old), metrics)
-        metrics.watch(router.watched)
+        router = _router(config, _Pools(config, connections, demo_url, old), instruments.metrics)
+        instruments.metrics.watch(router.watched)
         grants = [_like(Grant, key) for key in config.keys]
         limits = old.limits if old else MemoryLimits()
-        limits.keep(grants)
         keyring = Keyring(grants, config.admin_keys)
         probes = Probes(member for pool in router.pools for member in pool.members)
         stack.callback(probes.close)
+        limits.keep(grants)
         return Serving(
             Service(router, keyring, strict=config.strict),
             _like(Pace, config.stream),
             limits,
-            metrics,
+            instruments,
             probes,
             body_limit=config.limits.body,
             metrics_open=config.metrics.open,
@@ -125,6 +125,7 @@ class _Pools:
             endpoint = Endpoint(
                 name=name,
                 url=self._demo_url if given.url == DEMO else given.url,
+                product=route.profile.base or given.profile.base or "generic",
                 dialect=load(given.dialect),
                 profile=profile,
                 key=given.key,

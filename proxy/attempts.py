@@ -19,7 +19,7 @@ from typing import Self
 from msgspec import Struct
 
 from proxy.core.retry import Backoff
-from proxy.errors import Broken, Busy, Failed, Overloaded, ProxyError, Unreachable, UpstreamError
+from proxy.errors import Broken, Failed, Overloaded, ProxyError, RateLimited, Unreachable, UpstreamError
 from proxy.metrics import Metrics, Outcome
 from proxy.pools import Choice, Member, Pool
 from proxy.trace import Trace
@@ -121,21 +121,19 @@ class Attempts:
 
     async def _waited(self) -> tuple[Pool, Member] | None:
         """The first upstream with room in its waiting line, after the wait."""
-        busy: Busy | None = None
+        full: RateLimited | None = None
         now = self.now()
         for pool, member in list(self._open(now, healthy=True)) or list(self._open(now, healthy=False)):
             if not member.state.full:
                 continue  # the budget forbids it
             try:
                 await member.state.wait(self.trace.key)
-            except Busy as error:
-                if error.status != 429:
-                    raise
-                busy = busy or error
+            except RateLimited as error:
+                full = full or error
             else:
                 return pool, member
-        if busy is not None:
-            raise self._error or busy
+        if full is not None:
+            raise self._error or full
         return None
 
     async def _once_more(self) -> tuple[Pool, Member]:
@@ -185,13 +183,16 @@ def _may_be_repeated(error: ProxyError) -> bool:
 class Attempt:
     """One try, from choosing an upstream to the end of its answer. spoke: something of it has reached the client."""
 
-    __slots__ = ("_attempts", "_member", "_pool", "spoke")
+    __slots__ = ("_attempts", "_member", "_pool", "_span", "spoke")
 
     def __init__(self, attempts: Attempts, pool: Pool, member: Member) -> None:
         self._attempts = attempts
         self._pool = pool
         self._member = member
         self.spoke = False
+        trace, endpoint = attempts.trace, member.upstream.endpoint
+        self._span = trace.span.attempt(member.name, endpoint.url, endpoint.product, trace.upstream_model)
+        trace.context = self._span.headers
 
     @property
     def upstream(self) -> Upstream:
@@ -206,7 +207,9 @@ class Attempt:
         """Keeps a failure to itself when another try may follow."""
         self._member.state.leave()
         trace, metrics = self._attempts.trace, self._attempts.metrics
-        metrics.attempt(trace.route, self._pool.name, self._member.name, _outcome(error))
+        outcome = _outcome(error)
+        metrics.attempt(trace.route, self._pool.name, self._member.name, outcome)
+        self._span.end(outcome)
         now = self._attempts.now()
         if error is None:
             self._member.state.health.succeeded(now)

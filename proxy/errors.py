@@ -5,9 +5,12 @@ is raised is a bug. Foreign exceptions are translated into these where they come
 where, and what is allowed; they never hold keys.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from math import ceil
+from types import MappingProxyType
+from typing import Any, Literal
 
-_SOON = 2  # seconds
+SOON = 2  # seconds until one who found no place may try again
 
 
 class ProxyError(Exception):
@@ -58,6 +61,32 @@ class RequestError(ProxyError):
     type = "invalid_request_error"
 
 
+class RateLimited(RequestError):
+    """A client has used what it may for now.
+
+    limit: which: requests, tokens, streams, or the waiting line of an upstream. wait: seconds until it may come again.
+    headers: its limits, for the answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        limit: Literal["requests", "tokens", "streams", "waiting"],
+        wait: float,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        wait = ceil(round(wait * 100, 4)) / 100  # up: who comes back too early is refused again
+        super().__init__(
+            f"{message} Please try again in {wait:.12g}s.",  # Codex reads these words
+            status=429,
+            type="tokens" if limit == "tokens" else "requests",
+            code="rate_limit_exceeded",
+            retry_after=wait,
+        )
+        self.limit = limit
+        self.headers = headers
+
+
 class UpstreamError(ProxyError):
     """The upstream failed. Another one may be asked, as long as no delta came; see `here` for this one."""
 
@@ -99,15 +128,14 @@ class Broken(UpstreamError):
 
 
 class Busy(ProxyError):
-    """An upstream has all the requests that it may have, and so has the line of those who wait for it."""
+    """An upstream had no place for so long that who waited has to give up."""
 
-    def __init__(self, upstream: str, why: str, *, status: int) -> None:
+    def __init__(self, upstream: str, waited: float) -> None:
         super().__init__(
-            f"The upstream {upstream!r} {why}. Please try again in {_SOON}s.",
-            status=status,
-            code="rate_limit_exceeded" if status == 429 else "server_is_overloaded",
-            type="requests" if status == 429 else "server_error",
-            retry_after=_SOON,
+            f"The upstream {upstream!r} had no place within {waited:g} s. Please try again in {SOON}s.",
+            status=503,
+            code="server_is_overloaded",
+            retry_after=SOON,
         )
 
 

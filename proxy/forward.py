@@ -63,7 +63,9 @@ class Forward:
         self._tail = b""
         self._events = 0
 
-    async def run(self, request: web.Request, headers: Callable[[], Mapping[str, str]], send_timeout: float) -> None:
+    async def run(
+        self, request: web.Request, headers: Callable[[], Mapping[str, str]], send_timeout: float
+    ) -> web.StreamResponse:
         """Ask, and send the answer. Raises what the last upstream raised when none has answered.
 
         headers: of ours, asked for when the answer begins.
@@ -77,13 +79,14 @@ class Forward:
                 answer = await upstream.forward(self._path, self._body, given, self._trace)
                 try:
                     with Watch(answer.content, upstream.timeouts, upstream.name) as watch:
-                        await self._copy(answer, watch, attempt)
+                        response = await self._copy(answer, watch, attempt)
                 finally:
                     answer.close()
                 self.complete = True
-                return
+                return response
+        raise AssertionError("there is always a next try, or an error")
 
-    async def _copy(self, answer: Answer, watch: Watch, attempt: Attempt) -> None:
+    async def _copy(self, answer: Answer, watch: Watch, attempt: Attempt) -> web.StreamResponse:
         try:
             while block := await _read(answer, watch, attempt):
                 response = self.response or await self._begin(answer, attempt)
@@ -97,6 +100,7 @@ class Forward:
             raise
         response = self.response or await self._begin(answer, attempt)
         await response.write_eof()
+        return response
 
     async def _begin(self, answer: Answer, attempt: Attempt) -> web.StreamResponse:
         attempt.spoke = True
@@ -199,4 +203,4 @@ def _usage(tail: bytes) -> dict[str, Any] | None:
 
 
 def _count(usage: dict[str, Any], *names: str) -> int:
-    return next((value for name in names if isinstance(value := usage.get(name), int)), 0)
+    return max(0, next((value for name in names if isinstance(value := usage.get(name), int)), 0))

@@ -4,11 +4,9 @@ Only hashes are kept, and no message holds any part of a key.
 """
 
 import argparse
-import fnmatch
 import getpass
 import hashlib
 import hmac
-import re
 import secrets
 import string
 import sys
@@ -16,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from proxy.core.patterns import pattern
 from proxy.errors import RequestError
 
 _INDEX = 8
@@ -48,7 +47,7 @@ class Keyring:
         digests = [(bytes.fromhex(grant.hash.removeprefix("sha256:")), grant) for grant in grants]
         self._grants: dict[bytes, tuple[bytes, Grant | None]] = {each[0][:_INDEX]: each for each in digests}
         self._admins = [bytes.fromhex(each.removeprefix("sha256:")) for each in admin_hashes]
-        self._models = {models: _pattern(models) for models in {grant.models for grant in grants}}
+        self._models = {models: pattern(models) for models in {grant.models for grant in grants}}
 
     def find(self, headers: Mapping[str, str]) -> Grant | None:
         """Whose key is in the headers; None when no keys are configured, and everybody may ask.
@@ -61,6 +60,11 @@ class Keyring:
             if grant := self._grant(digest):
                 return grant
         raise _unknown()
+
+    def opens(self, authorization: str) -> bool:
+        """Whether this Authorization header holds a key that is known here."""
+        digests = _digests({"Authorization": authorization}) if authorization else []
+        return any(map(self._grant, digests))
 
     def admin(self, headers: Mapping[str, str]) -> None:
         """Raises RequestError unless an admin key is in the headers.
@@ -164,8 +168,3 @@ def _digest(key: str) -> bytes:
 
 def _unknown() -> RequestError:
     return RequestError("The API key that was sent is not known here.", status=401, code="invalid_api_key")
-
-
-def _pattern(models: Sequence[str]) -> re.Pattern[str]:
-    """Takes what any of the names and patterns takes; fnmatch's expressions never go back, however long a name is."""
-    return re.compile("|".join(fnmatch.translate(each.replace("[", "[[]")) for each in models) or r"(?!)")

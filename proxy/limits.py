@@ -6,23 +6,12 @@ from math import ceil
 from typing import Protocol
 
 from proxy.core.limits import Bucket, duration
-from proxy.errors import RequestError
+from proxy.errors import RateLimited
 from proxy.keys import Grant
+from proxy.metrics import Limit
 
 _SOON = 1.0
 """Seconds; nobody knows when one of the requests under way will end."""
-
-
-class RateLimited(RequestError):
-    """A key has used what it may for now. headers: its limits, for the answer."""
-
-    status = 429
-
-    def __init__(self, message: str, type: str, wait: float, headers: dict[str, str]) -> None:
-        wait = ceil(round(wait * 100, 4)) / 100  # up: who comes back too early is refused again
-        message = f"{message} Please try again in {wait:.12g}s."  # Codex reads these words
-        super().__init__(message, type=type, code="rate_limit_exceeded", retry_after=wait)
-        self.headers = headers
 
 
 class Admission(Protocol):
@@ -85,7 +74,7 @@ class _Use:
     def begin(self) -> None:
         streams, now = self._grant.streams, self._clock()
         if streams is not None and self._under_way >= streams:
-            raise self._refusal("requests", f"{streams} requests may be under way at a time", _SOON)
+            raise self._refusal("streams", f"{streams} requests may be under way at a time", _SOON)
         if self._tokens and (wait := self._tokens.wait(now, 1)):
             raise self._refusal("tokens", f"{self._tokens.per_minute} tokens a minute", wait)
         if self._requests and not self._requests.take(now):
@@ -108,9 +97,9 @@ class _Use:
         if self._tokens:
             self._tokens.charge(self._clock(), tokens)
 
-    def _refusal(self, type: str, limit: str, wait: float) -> RateLimited:
-        message = f"Rate limit reached for the key {self._grant.name!r}: {limit}."
-        return RateLimited(message, type, wait, self.headers())
+    def _refusal(self, limit: Limit, what: str, wait: float) -> RateLimited:
+        message = f"Rate limit reached for the key {self._grant.name!r}: {what}."
+        return RateLimited(message, limit, wait, self.headers())
 
 
 def _refitted(bucket: Bucket | None, per_minute: int | None, now: float) -> Bucket | None:

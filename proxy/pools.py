@@ -13,7 +13,7 @@ from proxy.core.balance import Members, Policy
 from proxy.core.health import Health
 from proxy.core.line import Line
 from proxy.core.retry import Budget
-from proxy.errors import Busy
+from proxy.errors import SOON, Busy, RateLimited
 from proxy.upstream import Upstream
 
 LOOK = 0.5  # seconds between two looks at shares that grow
@@ -83,14 +83,15 @@ class State:
         self.load += 1
 
     async def wait(self, key: str) -> None:
-        """Wait for a place and take it. Raises Busy when there is no room in the line, or no place in time.
+        """Wait for a place and take it.
 
         key: of the client; keys take turns.
+        Raises RateLimited when there is no room in the line, Busy when it takes too long.
         """
         place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         pushed = self._line.join(key, place)
         if pushed is place:
-            raise Busy(self.name, "has too many requests waiting for it", status=429)
+            raise self._overrun()
         if pushed is not None:
             pushed.set_result(False)
         try:
@@ -98,14 +99,17 @@ class State:
                 given = await place
         except TimeoutError:
             if self._given_up(key, place):
-                raise Busy(self.name, f"had no place within {self.terms.patience:g} s", status=503) from None
+                raise Busy(self.name, self.terms.patience) from None
             return
         except asyncio.CancelledError:
             if not self._given_up(key, place):
                 self.leave()
             raise
         if not given:
-            raise Busy(self.name, "has too many requests waiting for it", status=429)
+            raise self._overrun()
+
+    def _overrun(self) -> RateLimited:
+        return RateLimited(f"The upstream {self.name!r} has too many requests waiting for it.", "waiting", SOON)
 
     def _given_up(self, key: str, place: asyncio.Future[bool]) -> bool:
         """Whether the place had not been given at the last moment."""

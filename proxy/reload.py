@@ -57,15 +57,15 @@ class Reload:
             except Exception:
                 log.exception("not reloaded, the configuration from before goes on")
                 done = False
-            self._server.serving.metrics.reloaded(ok=done)
+            self._server.serving.instruments.metrics.reloaded(ok=done)
 
     async def _reload(self) -> bool:
-        config = await asyncio.to_thread(self._source.reload, self._begun)
+        config = await asyncio.to_thread(self._source.reload, self._begun, quiet=self._supervised)
         if config is None:
             return False
         self._listener.update(config)
         old = self._server.serving
-        self._server.serving = await assemble(config, old.metrics, old)
+        self._server.serving = await assemble(config, old.instruments, old)
         self.config = config
         set_up(config.log.format, config.log.level, bodies=config.log.bodies)
         task = spawn(old.retire(), "retire")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from msgspec import Struct
 from proxy.attempts import Attempts, Retries
 from proxy.core.deltas import Accepted
 from proxy.core.output import Shown
+from proxy.core.patterns import is_pattern, pattern
 from proxy.core.turn import Turn
 from proxy.errors import ProxyError, Refused, RequestError
 from proxy.metrics import Metrics, UpstreamState
@@ -54,15 +54,6 @@ class Route(Struct, frozen=True):
         return any(len(pool.members) > 1 for pool in self.pools)
 
 
-def is_pattern(name: str) -> bool:
-    return "*" in name or "?" in name
-
-
-def pattern(name: str) -> re.Pattern[str]:
-    """What a name with * (any characters) and ? (one) takes."""
-    return re.compile(re.escape(name).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
-
-
 class Router:
     """The routes, in the order of the configuration; exact names go before patterns.
 
@@ -74,7 +65,7 @@ class Router:
         self._metrics = metrics
         self._retries = retries
         self._exact = {name: route for route in reversed(self.routes) for name in route.names if not is_pattern(name)}
-        self._patterns = [(pattern(name), route) for route in self.routes for name in route.names if is_pattern(name)]
+        self._patterns = [(pattern([name]), route) for route in self.routes for name in route.names if is_pattern(name)]
         self._listing = listing
         self._listed: dict[str, tuple[float, Sequence[str]]] = {}  # by URL: until when, and what
 
@@ -82,7 +73,7 @@ class Router:
         """Raises RequestError for a model that nothing leads to."""
         route = self._exact.get(model)
         if route is None:
-            route = next((route for names, route in self._patterns if names.fullmatch(model)), None)
+            route = next((route for names, route in self._patterns if names.match(model)), None)
         if route is None:
             names = [name for route in self.routes for name in route.names]
             shown = ", ".join(map(repr, names[:_SHOWN])) + (" ..." if len(names) > _SHOWN else "")
@@ -95,6 +86,7 @@ class Router:
 
     def attempts(self, route: Route, trace: Trace, key: int | None) -> Attempts:
         """The tries for one request. key: of core.balance.affinity_key, None when nothing marks the conversation."""
+        trace.upstream_model = route.upstream_model or trace.model
         return Attempts(route.pools, trace, self._retries, self._metrics, key, route.long_context)
 
     async def ask(self, route: Route, turn: Turn, trace: Trace, key: int | None) -> Deltas:
@@ -128,7 +120,7 @@ class Router:
         for takes, route in self._patterns:
             asked = {each.endpoint.url: each for pool in route.pools for each in _upstreams(pool)}
             for offered in await asyncio.gather(*map(self._offered, asked.values())):
-                names |= dict.fromkeys(name for name in offered if takes.fullmatch(name))
+                names |= dict.fromkeys(name for name in offered if takes.match(name))
         return list(names)
 
     async def ready(self) -> bool:

@@ -89,10 +89,10 @@ class Service:
 
     def route(self, model: str, trace: Trace, grant: Grant | None) -> Route:
         """Raises RequestError for a model that is not there, or not for this key."""
-        route = self.router.route(model)
-        trace.model, trace.route = model, route.name
         if grant is not None:
             self.keyring.allows(grant, model)
+        route = self.router.route(model)
+        trace.model, trace.route = model, route.name
         return route
 
     def _fitted(self, create: Create, body: bytes, route: Route) -> Create:

@@ -2,12 +2,21 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import NamedTuple
 
 from proxy.limits import Limits
 from proxy.metrics import Metrics
 from proxy.probes import Probes
 from proxy.service import Service
 from proxy.sinks import Pace
+from proxy.spans import Tracer
+
+
+class Instruments(NamedTuple):
+    """What shows how the process does; they go on over reloads."""
+
+    metrics: Metrics
+    tracer: Tracer
 
 
 class Serving:
@@ -22,7 +31,7 @@ class Serving:
         service: Service,
         pace: Pace,
         limits: Limits,
-        metrics: Metrics,
+        instruments: Instruments,
         probes: Probes,
         *,
         body_limit: int,
@@ -32,7 +41,7 @@ class Serving:
         self.service = service
         self.pace = pace
         self.limits = limits
-        self.metrics = metrics
+        self.instruments = instruments
         self.endpoints = {endpoint for route in service.router.routes for endpoint in route.endpoints}
         self.body_limit = body_limit
         self.metrics_open = metrics_open

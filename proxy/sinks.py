@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from email.utils import formatdate
@@ -19,6 +20,7 @@ from proxy import tasks
 from proxy.core.deltas import Delta
 from proxy.core.translator import Translator
 from proxy.errors import ProxyError, Shutdown
+from proxy.metrics import GAPS
 from proxy.run import Events
 from proxy.service import Running
 from proxy.timers import Timer, after
@@ -76,12 +78,13 @@ class EventStream(EventSourceResponse):
     headers: asked for when the stream begins, since they tell what the upstream could not be told.
 
     written: bytes of frames. first_after: seconds until the first event of an item left, or None. stalled: the client
-    was dropped. complete: everything has been sent.
+    was dropped. complete: everything has been sent. gaps: between writes, counted by metrics.GAPS.
     """
 
     _send_headers_immediately = False  # aiohttp's: they leave with the first events, in one packet
     _protocol: BaseProtocol
-    _timer: Timer | asyncio.TimerHandle | None = None
+    _request: web.Request
+    _timer: Timer | asyncio.TimerHandle
     _opening: asyncio.Task[None] | None = None
     _writing_since: float | None = None
     _waited = 0  # what waited for the client when it was last looked at
@@ -105,20 +108,22 @@ class EventStream(EventSourceResponse):
         self._trace = running.trace
         self._loop = asyncio.get_running_loop()
         self._began = self._wrote_at = self._event_at = self._loop.time()
+        self.gaps = [0] * (len(GAPS) + 1)
 
     async def run(self, request: web.Request, stopping: Stopping) -> None:
         """Send the whole stream.
 
         Raises ProxyError if it fails before the 200, ConnectionError if the client has gone.
         """
-        early = after(self.pace.accept_wait, partial(self._open_early, request))
+        pace = self.pace
+        self._request = request
+        self._timer = after(min(pace.accept_wait, pace.keep_alive, pace.progress, pace.send_timeout), self._look)
         try:
             async with aclosing(self._events) as events:
                 async for batch in events:
                     if self._opening is not None:
                         await self._opening
                     elif not self.prepared:
-                        early.cancel()
                         await self._open(request)
                     await self._send(batch)
         except asyncio.CancelledError:
@@ -126,24 +131,22 @@ class EventStream(EventSourceResponse):
                 raise
             await self._end(Shutdown())
         finally:
-            early.cancel()
             if self._opening is not None:
                 self._opening.cancel()
             self.done = True
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer.cancel()
         self.complete = True
+
+    @property
+    def streamed(self) -> float:
+        """Seconds from the beginning to the last write."""
+        return self._wrote_at - self._began - (self.first_after or 0)
 
     async def _end(self, error: ProxyError) -> None:
         if not self.prepared:
             raise error
         if events := self.translator.fail(error):
             await self._send(events)
-
-    def _open_early(self, request: web.Request) -> None:
-        """The upstream has not answered for so long that the client has to hear something (pitfall 80)."""
-        if not self.prepared:
-            self._opening = tasks.spawn(self._open(request, begin=True), "open a stream early")
 
     async def _open(self, request: web.Request, *, begin: bool = False) -> None:
         if (transport := request.transport) is None:
@@ -156,8 +159,6 @@ class EventStream(EventSourceResponse):
             self.force_close()
         self._protocol = request.protocol
         await self.prepare(request)
-        pace = self.pace
-        self._timer = after(min(pace.keep_alive, pace.progress, pace.send_timeout), self._look)
         if request.version >= HttpVersion11:  # which has HTTP chunks
             self._trace.express = self
         if begin and (events := self.translator.start()):
@@ -176,6 +177,8 @@ class EventStream(EventSourceResponse):
         now = self._loop.time()
         if self.first_after is None and events[-1].seq > 1:
             self.first_after = now - self._began
+        if self.written:
+            self.gaps[bisect_left(GAPS, now - self._wrote_at)] += 1
         self._wrote_at = self._event_at = now
         if self._shown:
             show(events)

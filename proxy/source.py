@@ -3,8 +3,11 @@
 import logging
 import os
 from collections.abc import Iterable
+from logging import DEBUG, ERROR, WARNING
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from proxy.config import Config
 from proxy.loading import ConfigError, load
@@ -29,18 +32,23 @@ class Source:
         """True once for each change of a file since it was read, when nobody is writing to it any more."""
         return self._watch.changed()
 
-    def reload(self, begun: Config) -> Config | None:
-        """What the files say now, for a process that began with another configuration; None, and a line in the log,
-        when that can't be used."""
+    def reload(self, begun: Config, *, quiet: bool = False) -> Config | None:
+        """What the files say now, but for what stays as a process began with; None when they can't be used.
+
+        That is said in the log; quiet: a supervisor has said it for all.
+        """
         try:
-            for name in _fixed_differences(begun, self.load()):
-                log.warning("%s: %s is changed by a restart only; the rest takes effect", self.path, name)
+            wanted = self.load()
             # Checked again for the place where it does listen: without keys, that may be no place for it.
             where = begun.listen
-            return self._load({"host": where.host, "port": where.port, "socket": where.socket})
+            now = self._load({"host": where.host, "port": where.port, "socket": where.socket})
         except ConfigError as error:
-            log.error("not reloaded, the configuration from before goes on: %s", error)
+            log.log(DEBUG if quiet else ERROR, "not reloaded, the configuration from before goes on: %s", error)
             return None
+        for name in _fixed_differences(begun, wanted):
+            message = "%s: %s is changed by a restart only; the rest takes effect"
+            log.log(DEBUG if quiet else WARNING, message, self.path, name)
+        return _with_fixed(begun, now)
 
     def _load(self, listen: dict[str, Any]) -> Config:
         self._watch.mark()
@@ -77,3 +85,16 @@ def _fixed(config: Config) -> dict[str, object]:
         "loop": config.loop,
         "metrics.enabled": config.metrics.enabled,
     }
+
+
+def _with_fixed(begun: Config, now: Config) -> Config:
+    """What holds now, for a worker that begins too; host, port and socket are right already."""
+    before, after = begun.listen.tls, now.listen.tls
+    alike = (before is None) == (after is None) and bool(before and before.client_ca) == bool(after and after.client_ca)
+    return structs.replace(
+        now,
+        listen=now.listen if alike else structs.replace(now.listen, tls=before),
+        workers=begun.workers,
+        loop=begun.loop,
+        metrics=structs.replace(now.metrics, enabled=begun.metrics.enabled),
+    )

@@ -44,11 +44,12 @@ class Tracer:
     def begin(self, headers: Mapping[str, str], method: str, endpoint: str) -> RequestSpan:
         """A request has come. headers: the client's, in which case does not matter. endpoint: as in `Done`."""
         if CONTEXT[0] not in headers:
-            return _OUTSIDE
+            return OUTSIDE
         return RequestSpan({name: headers[name] for name in CONTEXT if name in headers})
 
     async def close(self) -> None:
         """Send what has not been sent yet."""
 
 
-_OUTSIDE = RequestSpan({})
+OUTSIDE = RequestSpan({})
+"""Of a request without a trace."""

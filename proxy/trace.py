@@ -1,11 +1,13 @@
 """What happened to one request: written on the way, read by its log line and by the headers of its answer."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from msgspec import Struct
 
 from proxy.core.deltas import Delta
+from proxy.spans import OUTSIDE, RequestSpan
 
 
 class Express(Protocol):
@@ -22,6 +24,7 @@ class Trace(Struct):
     id: x-request-id, the same toward client and upstream.
     headers: the client's, of which only those that an upstream's configuration lists go on.
     authorization: the client's own, for upstreams that get it passed through; never logged.
+    upstream_model: as upstreams call it. context: headers by which an upstream goes on with the client's trace.
     key: the name of the client's key, "" without keys.
     unknown: fields of the request that nobody knows. dropped: what was asked for and could not be said to the upstream.
     ignored: types of the input items that were skipped.
@@ -37,6 +40,9 @@ class Trace(Struct):
     pool: str = ""
     upstream: str = ""
     key: str = ""
+    upstream_model: str = ""
+    context: Mapping[str, str] = MappingProxyType({})
+    span: RequestSpan = OUTSIDE
     attempts: int = 0
     unknown: list[str] = []
     dropped: list[str] = []

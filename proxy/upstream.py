@@ -36,7 +36,8 @@ Deltas = AsyncGenerator[list[Delta], None]
 class Endpoint(Struct, frozen=True):
     """Where an upstream is, and how it is asked.
 
-    url: its base, without the dialect's path. pass_key: the client's own Authorization is sent instead of `key`.
+    url: its base, without the dialect's path. product: the name of its profile.
+    pass_key: the client's own Authorization is sent instead of `key`.
     body: fields that go into every request. forward: the client's headers that go on.
     event_limit: bytes. strict: what can't be said to this upstream is refused, and not dropped.
     socket: the path of a Unix socket to connect to instead of the URL's host, without TLS. proxy: the URL of an HTTP
@@ -47,6 +48,7 @@ class Endpoint(Struct, frozen=True):
     url: str
     dialect: Dialect
     profile: Profile
+    product: str = "generic"
     key: str = ""
     pass_key: bool = False
     headers: dict[str, str] = {}
@@ -176,7 +178,7 @@ class Upstream:
 
     def _headers(self, trace: Trace) -> dict[str, str]:
         """Of one request."""
-        headers = {"X-Request-Id": trace.id}
+        headers = {"X-Request-Id": trace.id, **trace.context}
         for name in self.endpoint.forward:
             if name in trace.headers:
                 headers[name] = trace.headers[name]

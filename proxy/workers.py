@@ -9,6 +9,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -49,10 +50,7 @@ def supervise(source: Source, config: Config, announce: Announce) -> int:
         source.listen["port"] = port
         config = structs.replace(config, listen=structs.replace(config.listen, port=port))
     with TemporaryDirectory(prefix="responses-proxy-", ignore_cleanup_errors=True) as folder:
-        status = _Supervisor(source, config, Path(folder)).run(lambda: announce(host, port))
-    for each in held:
-        each.close()
-    return status
+        return _Supervisor(source, config, Path(folder), held).run(lambda: announce(host, port))
 
 
 class _Place(Struct):
@@ -69,10 +67,13 @@ class _Place(Struct):
 
 
 class _Supervisor:
-    def __init__(self, source: Source, config: Config, folder: Path) -> None:
+    """held: sockets that keep the port as long as it lives."""
+
+    def __init__(self, source: Source, config: Config, folder: Path, held: list[socket.socket]) -> None:
         self._source = source
         self._begun = self._config = config
         self._folder = folder
+        self._held = held
         self._places = [_Place(number) for number in range(config.workers)]
         self._signals, self._signalled = os.pipe()
         self._ready, self._tell_ready = os.pipe()
@@ -120,6 +121,8 @@ class _Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             for end in (self._signals, self._signalled, self._ready, self._life):
                 os.close(end)
+            for each in self._held:
+                each.close()
             worker = Worker(place.number, self._alive, self._folder)
             status = serve(self._source, self._config, self._say_ready, worker)
         except Exception:
@@ -136,19 +139,19 @@ class _Supervisor:
         waiting = [place.due - time.monotonic() for place in self._places if not place.pid and self._deadline is None]
         readable, _, _ = select.select([self._signals, self._ready], [], [], max(0, min([LOOK, *waiting])))
         if self._signals in readable:
-            numbers = set(os.read(self._signals, 4096))
-            if numbers & {signal.SIGTERM, signal.SIGINT}:
-                self._stop()
-            elif signal.SIGHUP in numbers:
-                if self._had_terminal and not os.isatty(0):  # it has been closed
-                    self._stop()
-                else:
-                    self._reload()
+            self._hear(set(os.read(self._signals, 4096)))
         if self._ready in readable:
             before = self._running
             self._running += len(os.read(self._ready, 4096))
             if before < len(self._places) <= self._running:
                 announce()
+
+    def _hear(self, numbers: set[int]) -> None:
+        terminal_closed = self._had_terminal and not os.isatty(0)
+        if numbers & {signal.SIGTERM, signal.SIGINT} or (signal.SIGHUP in numbers and terminal_closed):
+            self._stop()
+        elif signal.SIGHUP in numbers:
+            self._reload()
 
     def _stop(self) -> None:
         if self._deadline is None:
@@ -161,7 +164,7 @@ class _Supervisor:
         if config is not None:
             self._config = config
             set_up(config.log.format, config.log.level, bodies=config.log.bodies)
-            self._tell(signal.SIGHUP)
+        self._tell(signal.SIGHUP)  # in any case: their metrics tell of refusals too
 
     def _tell(self, number: signal.Signals) -> None:
         for place in self._places:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from proxy.errors import RateLimited
 from proxy.keys import Grant, hash_of
-from proxy.limits import Admission, MemoryLimits, RateLimited
+from proxy.limits import Admission, MemoryLimits
 
 KEY = "sk-alice-0123456789"
 ALICE = Grant("alice", hash_of(KEY))

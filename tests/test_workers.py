@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import trustme
 
 from tests.command import command, file, paste, running
 from tests.proxy import REQUEST, Process, Reply, Stream, as_process, config, until
@@ -114,6 +115,7 @@ async def test_sigterm_lets_the_streams_of_all_end() -> None:
         await proxy.refusing()
         go.set()
         assert all([await whole(stream) for stream in streams])
+        await proxy.process.wait()
 
 
 async def test_what_lasts_longer_than_the_drain_fails_well_formed() -> None:
@@ -126,6 +128,7 @@ async def test_what_lasts_longer_than_the_drain_fails_well_formed() -> None:
         proxy.process.terminate()
         for stream in streams:
             assert (await stream.rest()).failure()["code"]
+        await proxy.process.wait()
 
 
 async def test_when_the_supervisor_is_killed_its_workers_end_in_good_order() -> None:
@@ -137,6 +140,7 @@ async def test_when_the_supervisor_is_killed_its_workers_end_in_good_order() -> 
     ):
         streams = await opened(proxy, stack, 20)
         proxy.process.kill()
+        await proxy.process.wait()
         await proxy.said("the supervisor has died", 3)
         go.set()
         assert all([await whole(stream) for stream in streams])
@@ -163,13 +167,32 @@ async def test_sighup_reaches_all_and_those_that_come_later() -> None:
 
 
 async def test_a_bad_file_is_refused_by_the_supervisor_for_all() -> None:
+    series = rb"^responses_proxy_config_last_reload_successful ([\d.]+)$"
     async with Upstream(text("old")) as old, as_process(old, workers=3) as proxy:
         proxy.path.write_text("upstreams: {}")
         await proxy.said("upstreams: expected at least one")
+        await shown(proxy, series, 0)
         assert b"old" in (await ask(proxy)).body
-        proxy.path.write_text(json.dumps(config(old, workers=3)))
+        proxy.path.write_text(json.dumps(config(old, workers=2)))
         await proxy.said("INFO reloaded", 3)
         assert proxy.log.count("not reloaded") == 1
+        assert proxy.log.count("workers is changed by a restart only") == 1
+        await shown(proxy, series, 1)
+
+
+async def test_a_worker_that_comes_later_listens_as_the_others_do(tmp_path: Path) -> None:
+    made, both = trustme.CA().issue_cert("127.0.0.1"), tmp_path / "both.pem"
+    made.private_key_and_cert_chain_pem.write_to_path(str(both))
+    listen = {"tls": {"certificate": str(both), "key": str(both)}}
+    async with as_process({"url": "demo:"}, workers=2) as proxy:
+        proxy.path.write_text(json.dumps(config({"url": "demo:"}, workers=2, listen=listen)))
+        await proxy.said("INFO reloaded", 2)
+        assert "listen.tls is changed by a restart only" in proxy.log
+        before = proxy.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        await replaced(proxy, before, 2)
+        assert (await ask(proxy)).status == 200
 
 
 async def test_a_second_supervisor_does_not_join_the_first_ones_port(tmp_path: Path) -> None:
@@ -189,24 +212,24 @@ async def test_ctrl_c_ends_all_with_status_0(tmp_path: Path) -> None:
 
 
 async def test_what_they_count_is_one_sum_that_outlives_them() -> None:
+    series = rb'^responses_proxy_requests_total\{.*endpoint="/v1/responses".*\} ([\d.]+)$'
     async with Upstream(text("a")) as upstream, as_process(upstream, workers=3) as proxy:
         for _ in range(20):
             await ask(proxy)
-        await counted(proxy, 20)
+        await shown(proxy, series, 20)
         before = proxy.workers()
         os.kill(min(before), signal.SIGKILL)
         await replaced(proxy, before, 1)
-        await counted(proxy, 20)
+        await shown(proxy, series, 20)
 
 
-async def counted(proxy: Process, number: int) -> None:
-    """Returns once the metrics show so many responses: each worker publishes its own now and then."""
-    counter = re.compile(rb'^responses_proxy_requests_total\{.*endpoint="/v1/responses".*\} ([\d.]+)$', re.MULTILINE)
+async def shown(proxy: Process, series: bytes, number: float) -> None:
+    """Returns once the values of these series have this sum: each worker publishes its own now and then."""
+    found: list[float] = []
     async with aiohttp.ClientSession() as session:
-        found = 0.0
-        while found != number:
+        while not found or sum(found) != number:
             async with session.get(f"{proxy.url.removesuffix('/v1')}/metrics", headers={"Connection": "close"}) as page:
-                found = sum(map(float, counter.findall(await page.read())))
+                found = [float(each) for each in re.findall(series, await page.read(), re.MULTILINE)]
 
 
 async def test_workers_that_can_not_begin_end_all_with_status_1(tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ class Usage(Struct, frozen=True, gc=False):
     output: int = 0
     reasoning: int = 0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input + other.input,
+            self.cached + other.cached,
+            self.cache_write + other.cache_write,
+            self.output + other.output,
+            self.reasoning + other.reasoning,
+        )
+
 
 class Tier(Struct, frozen=True, gc=False):
     """The service tier that was really used."""

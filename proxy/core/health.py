@@ -43,15 +43,13 @@ class Health:
         self.reason = ""
 
     def failed(self, now: float, reason: str = "") -> None:
-        """A request failed by the upstream's fault."""
+        """A request failed by the upstream's fault. One that is out stays so no longer for it: the request is old."""
         self.reason = reason
         fails = self._fails
-        if not fails.maxlen:
+        if not fails.maxlen or now < self._back:
             return
         fails.append(now)
-        full = len(fails) == fails.maxlen and now - fails[0] < self._duration
-        if full or (self._trial and now >= self._back):
-            fails.clear()
+        if self._trial or (len(fails) == fails.maxlen and now - fails[0] < self._duration):
             self._trial = True
             self._back = now + self._duration
 

@@ -11,16 +11,10 @@ _USAGE = (
 )
 
 
-def usage_json(turns: list[Usage]) -> bytes:
-    """The usage of all turns together; always whole, always integers (pitfalls 83, 85)."""
-    asked = answered = cached = written = reasoning = 0
-    for turn in turns:
-        asked += turn.input
-        answered += turn.output
-        cached += turn.cached
-        written += turn.cache_write
-        reasoning += turn.reasoning
-    return _USAGE % (asked, cached, written, answered, reasoning, asked + answered)
+def usage_json(used: Usage) -> bytes:
+    """Always whole, always integers (pitfalls 83, 85)."""
+    asked, answered = used.input, used.output
+    return _USAGE % (asked, used.cached, used.cache_write, answered, used.reasoning, asked + answered)
 
 
 class Snapshot:

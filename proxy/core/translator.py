@@ -58,8 +58,8 @@ class Translator:
         self.turn_over = False
         self.output = Output(self.numbers, ids, reasoning, set(taken or ()))
         self._finish = "stop"
-        self._usage = Usage()
-        self._spent: list[Usage] = []
+        self._usage: Usage | None = None  # of this turn, as far as it is known
+        self._spent: Usage | None = None  # by the turns that have ended
 
     @property
     def notes(self) -> list[str]:
@@ -76,10 +76,9 @@ class Translator:
         return self.snapshot.status
 
     @property
-    def tokens(self) -> tuple[int, int]:
-        """Of input and output, as far as the upstream has said."""
-        turns = (*self._spent, self._usage)
-        return sum(turn.input for turn in turns), sum(turn.output for turn in turns)
+    def spent(self) -> Usage:
+        """The tokens of all turns, as far as the upstreams have said."""
+        return self._total() or Usage()
 
     def start(self) -> list[Event]:
         """The two events that begin the stream; [] when it has begun."""
@@ -168,9 +167,15 @@ class Translator:
 
     def _end_turn(self, events: list[Event]) -> None:
         self.output.end_turn(cut=self._finish != "stop", events=events)
-        self._spent.append(self._usage)
-        self._usage = Usage()
+        self._spent = self._total() or Usage()
+        self._usage = None
         self.turn_over = True
+
+    def _total(self) -> Usage | None:
+        """The usage of all turns together; None when nothing is known of it."""
+        if self._spent is None or self._usage is None:
+            return self._spent or self._usage
+        return self._spent + self._usage
 
     def _lifecycle(self, type: bytes) -> Event:
         return self.numbers.written(type, b'"response":' + self.snapshot.json())
@@ -178,7 +183,6 @@ class Translator:
     def _end(self, status: str, **fields: Any) -> Event:
         self.ended = True
         self.snapshot.output = self.output.items(b"incomplete")
-        turns = [*self._spent, self._usage]
-        known = status != "failed" or self._spent or self._usage != Usage()
-        self.snapshot.end(status, usage=usage_json(turns) if known else b"null", **fields)
+        usage = self._total() or (None if status == "failed" else Usage())
+        self.snapshot.end(status, usage=b"null" if usage is None else usage_json(usage), **fields)
         return self._lifecycle(_TERMINAL[status])

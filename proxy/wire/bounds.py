@@ -84,15 +84,16 @@ _SELDOM = (
     "prompt_cache_options",
     "access_programs",
 )
-_seldom = attrgetter(*_SELDOM)
-_UNSENT = (None,) * len(_SELDOM)
+_numbers, _seldom = attrgetter(*_NUMBERS), attrgetter(*_SELDOM)  # one look for many fields
+_NO_NUMBERS, _UNSENT = (None,) * len(_NUMBERS), (None,) * len(_SELDOM)
 
 
 def check_body(body: Body) -> None:
     """Raises RequestError for what is missing, then for what is out of bounds, then for what is not supported."""
     _check_required(body)
-    _check_numbers(body)
-    if _seldom(body) != _UNSENT:  # one look for twenty
+    if _numbers(body) != _NO_NUMBERS:
+        _check_numbers(body)
+    if _seldom(body) != _UNSENT:
         _check_seldom(body)
 
 

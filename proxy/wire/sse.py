@@ -1,6 +1,6 @@
 """Server-sent events: frames out, payloads in, at any cut of the bytes."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from proxy.wire.events import Event
 
@@ -9,9 +9,9 @@ DONE = b"data: [DONE]\n\n"
 BOM = b"\xef\xbb\xbf"
 
 
-def frames(events: Iterable[Event]) -> bytes:
+def frames(events: Sequence[Event]) -> bytes:
     """Events for one write: a client's parser may lose what is split before its blank line."""
-    return b"".join([event.frame for event in events])
+    return events[0].frame if len(events) == 1 else b"".join([event.frame for event in events])
 
 
 class Splitter:
@@ -44,7 +44,7 @@ class Splitter:
         if self._start or self._after_cr or b"\r" in block:
             block = self._with_plain_ends(block)
         fresh = not self._partial and not self._data
-        if fresh and block.startswith(b"data: ") and block.endswith(b"\n\n") and block.count(b"\n") == 2:
+        if fresh and block.find(b"\n") == len(block) - 2 and block.startswith(b"data: ") and block.endswith(b"\n"):
             return [block[6:-2]] if len(block) <= self._limit else self._feed_lines(block)  # an engine's own pace
         begin = 0 if fresh else block.find(b"\n\n") + 2
         end = block.rfind(b"\n\n") + 2

@@ -57,6 +57,17 @@ def test_after_it_came_back_one_failure_is_enough_until_a_success() -> None:
     assert made.available(21)
 
 
+def test_late_failures_of_requests_from_before_keep_it_out_no_longer() -> None:
+    made = failed()
+    for _ in range(3):
+        made.failed(5, "timed out")
+    assert made.reason == "timed out"
+    assert made.available(10)
+    made.succeeded(10)
+    made.failed(11)
+    assert made.available(11)
+
+
 def test_a_late_success_of_a_request_from_before_proves_nothing() -> None:
     made = failed()
     made.succeeded(5)

@@ -156,3 +156,9 @@ def test_nothing_is_read_behind_the_end() -> None:
     decoder.feed(b"".join(sse(chunk({"content": "Hi"}, finish="stop"))))
     assert decoder.feed(b"data: rubbish\n\n") == decoder.close() == []
     assert decoder.done
+
+
+def test_nothing_is_read_behind_a_failure() -> None:
+    body = b"".join(sse(chunk({"content": "Hi"}), chunk({"content": "!"}, finish="error"), chunk({"content": "more"})))
+    deltas, failure, _ = decode(body)
+    assert (deltas, failure) == ([Text("Hi"), Text("!")], "The upstream gave up: finish_reason 'error'.")
