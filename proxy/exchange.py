@@ -17,12 +17,13 @@ from typing import Any, Protocol
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from proxy.blocks import read_small
-from proxy.connections import READ, Attempt
+from proxy.connections import READ, Attempt, Idle, Session
 from proxy.errors import RequestError, Unreachable
 from proxy.timers import Timer, after
 
@@ -62,7 +63,7 @@ class Exchange:
         self,
         name: str,
         url: str,
-        session: aiohttp.ClientSession,
+        session: Session,
         *,
         headers: Mapping[str, str],
         connect: float | None = None,
@@ -72,7 +73,7 @@ class Exchange:
         self._name = name
         self._base = URL(url.rstrip("/"))
         self._prefix = self._base.raw_path.rstrip("/")
-        self._session = session
+        self._client = session.client
         self._proxy = proxy
         self._accept = accept
         self._connect = min((limit for limit in (connect, accept) if limit is not None), default=None)
@@ -80,6 +81,7 @@ class Exchange:
         self._constant = _lines({"Host": self._base.host_port_subcomponent or ""} | dict(headers))
         self._ready = "".join(self._constant.values())
         self._place = _Place("GET", self._base, loop=asyncio.get_running_loop()) if _FITS and not proxy else None
+        self._idle = session.idle[self._place.connection_key if self._place else None]
 
     async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
         """The answer, whatever its status; redirects are not followed.
@@ -98,9 +100,9 @@ class Exchange:
         if self._place is None or len(body) >= LARGE:
             return await self._send_by_session(method, path, given, body)
         data = self._head(method, path, given, len(body)) + body
-        connection, reused = await self._connection(self._place)
-        protocol = connection.protocol
-        assert protocol is not None
+        connection = self._idle.take() or await self._connection(self._place)
+        protocol: Any = connection.protocol
+        reused = protocol._parser is not None
         timer = None
         try:
             if protocol.transport is None or protocol.should_close:  # it has gone, or sent something while idle: a 408
@@ -120,7 +122,7 @@ class Exchange:
         finally:
             if timer is not None:
                 timer.cancel()
-        return _Answer(connection, message.code, message.headers, content)
+        return _Answer(connection, self._idle, message.code, message.headers, content)
 
     def _head(self, method: str, path: str, given: dict[str, str], size: int) -> bytes:
         start = f"{method} {self._prefix}{path} HTTP/1.1\r\n"
@@ -134,19 +136,14 @@ class Exchange:
             lines += f"Content-Length: {size}\r\n"
         return f"{start}{lines}\r\n".encode("utf-8", "surrogateescape")  # as aiohttp has decoded the client's
 
-    async def _connection(self, place: "_Place") -> tuple[aiohttp.connector.Connection, bool]:
-        """A connection, and whether it has been used before."""
-        assert self._session.connector is not None
+    async def _connection(self, place: "_Place") -> Connection:
+        assert self._client.connector is not None
         try:
-            connection = await self._session.connector.connect(place, [], self._connecting)
+            connection = await self._client.connector.connect(place, [], self._connecting)
         except (aiohttp.ClientError, OSError) as error:
             raise self._no_connection(error) from error
-        protocol: Any = connection.protocol
-        reused = hasattr(protocol, "used_before")
-        if not reused:
-            protocol.used_before = True
-            read_small(connection.transport)
-        return connection, reused
+        read_small(connection.transport)
+        return connection
 
     def _limit(self, protocol: ResponseHandler) -> Timer | None:
         if self._accept is None:
@@ -160,7 +157,7 @@ class Exchange:
         attempt = Attempt()
         try:
             async with asyncio.timeout(self._accept):
-                answer = await self._session.request(
+                answer = await self._client.request(
                     method,
                     URL(f"{self._base.origin()}{self._prefix}{path}", encoded=True),
                     data=data,
@@ -206,29 +203,34 @@ class _Died(Unreachable):
 class _Answer:
     """An answer that is read without aiohttp's client."""
 
-    __slots__ = ("_connection", "content", "headers", "status")
+    __slots__ = ("_connection", "_idle", "content", "headers", "status")
 
     def __init__(
         self,
-        connection: aiohttp.connector.Connection,
+        connection: Connection,
+        idle: Idle,
         status: int,
         headers: CIMultiDictProxy[str],
         content: aiohttp.StreamReader,
     ) -> None:
-        self._connection: aiohttp.connector.Connection | None = connection
+        self._connection: Connection | None = connection
+        self._idle = idle
         self.status = status
         self.headers = headers
         self.content = content
         content.on_eof(self._ended)
 
     def _ended(self) -> None:
-        if self._connection is not None:
-            transport = self._connection.transport
-            if transport is not None and transport.get_write_buffer_size():  # it did not want the rest of the body
-                self.close()
-            else:
-                self._connection.release()
-                self._connection = None
+        connection = self._connection
+        if connection is None:
+            return
+        protocol: Any = connection.protocol
+        transport = protocol.transport
+        if transport is None or protocol.should_close or transport.get_write_buffer_size():
+            self.close()  # also when it has answered before it has read the whole request
+        else:
+            self._connection = None
+            self._idle.give(connection)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -263,5 +265,5 @@ _FITS = (
     _has(aiohttp.BaseConnector.connect, ("req", "traces", "timeout"))
     and _has(aiohttp.ClientRequest, ("method", "url", "loop"))
     and _has(ResponseHandler.set_response_params, ("skip_payload", "read_until_eof", "read_bufsize"))
-    and all(hasattr(ResponseHandler, name) for name in ("read", "should_close", "set_exception"))
+    and all(hasattr(ResponseHandler, name) for name in ("_parser", "read", "set_exception", "should_close"))
 )

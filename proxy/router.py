@@ -49,6 +49,11 @@ class Route(Struct, frozen=True):
         return self.names[0]
 
     @property
+    def alone(self) -> bool:
+        """Whether there is a single upstream."""
+        return len(self.pools) == 1 and not self.balances
+
+    @property
     def balances(self) -> bool:
         """Whether there is any choice between upstreams."""
         return any(len(pool.members) > 1 for pool in self.pools)
@@ -86,7 +91,7 @@ class Router:
 
     def attempts(self, route: Route, trace: Trace, key: int | None) -> Attempts:
         """The tries for one request. key: of core.balance.affinity_key, None when nothing marks the conversation."""
-        trace.upstream_model = route.upstream_model or trace.model
+        trace.upstream_model, trace.alone = route.upstream_model or trace.model, route.alone
         return Attempts(route.pools, trace, self._retries, self._metrics, key, route.long_context)
 
     async def ask(self, route: Route, turn: Turn, trace: Trace, key: int | None) -> Deltas:

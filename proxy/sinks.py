@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from email.utils import formatdate
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
@@ -40,6 +40,10 @@ class Pace(Struct, frozen=True):
     progress: float = 120
     send_timeout: float = 120
     done: bool = True
+
+    @property
+    def shortest(self) -> float:
+        return min(self.keep_alive, self.progress, self.send_timeout)
 
 
 def show(events: list[Event]) -> None:
@@ -115,9 +119,8 @@ class EventStream(EventSourceResponse):
 
         Raises ProxyError if it fails before the 200, ConnectionError if the client has gone.
         """
-        pace = self.pace
         self._request = request
-        self._timer = after(min(pace.accept_wait, pace.keep_alive, pace.progress, pace.send_timeout), self._look)
+        self._timer = after(min(self.pace.accept_wait, self.pace.shortest), self._look)
         try:
             async with aclosing(self._events) as events:
                 async for batch in events:
@@ -210,7 +213,7 @@ class EventStream(EventSourceResponse):
             return await web.StreamResponse.prepare(self, request)
         self._req, self._keep_alive = request, request.keep_alive
         writer = self._payload_writer = request._payload_writer
-        headers = self.headers
+        headers = self._headers
         headers["Transfer-Encoding"] = "chunked"
         headers["Date"] = _date(int(time.time()))
         headers["Server"] = SERVER_SOFTWARE
@@ -222,31 +225,52 @@ class EventStream(EventSourceResponse):
         return writer
 
     def _look(self) -> None:
-        """A comment after `keep_alive` without a write, `response.in_progress` after `progress` without an event.
-
-        And the end of a client that has not taken a write within `send_timeout`.
-        """
+        """What the one timer of a stream is for; sets it again."""
         if self.done:
             return
-        pace, now = self.pace, self._loop.time()
-        if self._writing_since is not None:
-            if (waiting := self._waiting()) < self._waited:  # it takes something, if slowly
-                self._writing_since = now
-            self._waited = waiting
-            due = self._writing_since + pace.send_timeout
-            if now >= due:
-                self._drop()
-                return
+        now = self._loop.time()
+        if not self.prepared:
+            due = self._look_for_the_beginning(now)
+        elif self._writing_since is not None:
+            due = self._look_at_the_client(now, self._writing_since)
         else:
-            if now - self._event_at >= pace.progress:
-                self._event_at = self._wrote_at = now
-                tasks.spawn(self._breathe(lambda: frames(self.translator.progress())), "show progress")
-            elif now - self._wrote_at >= pace.keep_alive:
-                self._wrote_at = now
-                tasks.spawn(self._breathe(lambda: COMMENT), "keep a stream alive")
-            self._waited = 0
-            due = min(self._wrote_at + pace.keep_alive, self._event_at + pace.progress, now + pace.send_timeout)
-        self._timer = self._loop.call_at(max(due, now + 0.001), self._look)
+            due = self._look_for_silence(now)
+        if not self.stalled:
+            self._timer = self._loop.call_at(max(due, now + 0.001), self._look)
+
+    def _look_for_the_beginning(self, now: float) -> float:
+        """The stream begins when the upstream has not answered for so long that the client must hear something.
+
+        See pitfall 80.
+        """
+        due = self._began + self.pace.accept_wait
+        if now < due:
+            return due
+        if self._opening is None:
+            self._opening = tasks.spawn(self._open(self._request, begin=True), "open a stream early")
+        return now + self.pace.shortest
+
+    def _look_at_the_client(self, now: float, since: float) -> float:
+        """The end of a client that has not taken a write within `send_timeout`."""
+        if (waiting := self._waiting()) < self._waited:  # it takes something, if slowly
+            self._writing_since = since = now
+        self._waited = waiting
+        due = since + self.pace.send_timeout
+        if now >= due:
+            self._drop()
+        return due
+
+    def _look_for_silence(self, now: float) -> float:
+        """A comment after `keep_alive` without a write, `response.in_progress` after `progress` without an event."""
+        pace = self.pace
+        if now - self._event_at >= pace.progress:
+            self._event_at = self._wrote_at = now
+            tasks.spawn(self._breathe(lambda: frames(self.translator.progress())), "show progress")
+        elif now - self._wrote_at >= pace.keep_alive:
+            self._wrote_at = now
+            tasks.spawn(self._breathe(lambda: COMMENT), "keep a stream alive")
+        self._waited = 0
+        return min(self._wrote_at + pace.keep_alive, self._event_at + pace.progress, now + pace.send_timeout)
 
     def _waiting(self) -> int:
         """Bytes that the client has not taken yet."""

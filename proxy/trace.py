@@ -28,6 +28,7 @@ class Trace(Struct):
     key: the name of the client's key, "" without keys.
     unknown: fields of the request that nobody knows. dropped: what was asked for and could not be said to the upstream.
     ignored: types of the input items that were skipped.
+    alone: there is only one upstream for this model, so that its limits are the client's.
     limits: the rate limits that the upstream told, as headers in lower case.
     express: the short way to the client, once its stream has begun.
     """
@@ -47,5 +48,6 @@ class Trace(Struct):
     unknown: list[str] = []
     dropped: list[str] = []
     ignored: list[str] = []
+    alone: bool = False
     limits: dict[str, str] = {}
     express: Express | None = None

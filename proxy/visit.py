@@ -47,9 +47,11 @@ class Visit(Struct):
         }
         if self.trace is not None:
             headers |= _warnings(self.trace)
+        own = self.admission.headers() if self.admission is not None else None
+        if own:
+            headers |= own
+        elif self.trace is not None and self.trace.alone:
             headers |= self.trace.limits
-        if self.admission is not None:
-            headers |= self.admission.headers()
         return headers
 
     def refuse(self, error: ProxyError, *, original: bool) -> web.Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import trustme
 from msgspec import convert
 
-from proxy.connections import Connections, Tls
+from proxy.connections import Connections, Idle, Session, Tls
 from proxy.core.profile import Profile
 from proxy.dialects import load
 from proxy.errors import Unreachable
+from proxy.exchange import Exchange
 from proxy.upstream import Endpoint
 from proxy.upstream import Upstream as Asked
-from tests.upstream import Upstream, answer
+from tests.upstream import CLOSE, Upstream, answer
 
 OK = answer(200, {"data": [{"id": "m"}]})
 GUARD = 10
@@ -124,10 +126,45 @@ async def test_who_connects_in_the_same_way_shares_connections(authority: Author
     tls = Tls(ca=authority.file)
     async with Connections() as connections:
         assert connections.session(Tls(ca=authority.file)) is connections.session(tls)
-        assert len({connections.session(), connections.session(tls), connections.session(socket="/x")}) == 3
+        others = (connections.session(), connections.session(socket="/x"))
+        assert all(other is not connections.session(tls) for other in others)
 
 
 async def test_the_end_closes_idle_connections() -> None:
     async with Upstream(OK) as upstream:
         await models(upstream.url)
         await upstream.requests[0].gone.wait()
+
+
+async def test_an_idle_connection_is_closed_before_the_upstream_may_do_it() -> None:
+    async with asyncio.timeout(GUARD), Upstream(OK) as upstream, Connections() as connections:
+        session = Session(connections.session().client, defaultdict(lambda: Idle(0.05)))
+        exchange = Exchange("u1", upstream.url, session, headers={})
+        asked = [exchange.request("GET", "/models", {}) for _ in range(3)]
+        for given in await asyncio.gather(*asked):
+            await given.content.read()
+        await asyncio.gather(*(request.gone.wait() for request in upstream.requests))
+
+
+async def test_the_connection_used_last_is_used_next() -> None:
+    """The others may then end, and those that an upstream has closed are not found out one by one."""
+    async with asyncio.timeout(GUARD), Upstream(OK) as upstream, Connections() as connections:
+        exchange = Exchange("u1", upstream.url, connections.session(), headers={})
+        for given in await asyncio.gather(*(exchange.request("GET", "/models", {}) for _ in range(3))):
+            await given.content.read()
+        for _ in range(3):
+            await (await exchange.request("GET", "/models", {})).content.read()
+    assert len({request.connection for request in upstream.requests[3:]}) == 1
+
+
+async def test_a_connection_that_ended_while_idle_is_passed_over() -> None:
+    end = asyncio.Event()
+    async with asyncio.timeout(GUARD), Upstream([*OK, end, CLOSE], OK) as upstream, Connections() as connections:
+        exchange = Exchange("u1", upstream.url, connections.session(), headers={})
+        await (await exchange.request("GET", "/models", {})).content.read()
+        end.set()
+        await upstream.requests[0].played.wait()
+        async with Upstream(OK) as other:
+            assert await models(other.url) == ["m"]  # by now the end has arrived here too
+        assert await (await exchange.request("GET", "/models", {})).content.read()
+        assert [request.connection for request in upstream.requests] == [1, 2]

@@ -12,6 +12,7 @@ from proxy.wire.input import decode_input
 from proxy.wire.invalid import unreadable
 from proxy.wire.items import Function, Item
 from proxy.wire.tools import NULL, Choice, choose, decode_tools
+from proxy.wire.updates import take_updates
 
 
 class Create(Body, kw_only=True):
@@ -57,6 +58,10 @@ def decode_create(data: bytes, *, strict: bool = False) -> Create:
         assert body.input is not None
         schema = decode_schema(body.text)
         items = decode_input(body.input)
+        if b"configuration_update" in data:
+            items = take_updates(body, items)
+            check_body(body)
+            schema = decode_schema(body.text)
         functions = decode_tools(body.tools) if body.tools else []
         choice = choose(body.tool_choice, functions)
     except RecursionError:
