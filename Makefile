@@ -2,7 +2,7 @@
 # make run        the proxy, on config/proxy.yaml      make transcripts    rewrites what the transcripts expect
 # make bench      the benchmark                        make clean          removes what the others made
 #
-# make run takes UPSTREAM=http://... UPSTREAM_KEY=... PROFILE=... HOST=... PORT=... CONFIG=FILE, here or in the
+# make run takes UPSTREAM=http://... UPSTREAM_KEY=... PROFILE=... HOST=... PORT=... OPEN=true CONFIG=FILE, here or in the
 # environment; a key is safer there: what stands on a command line is visible in `ps`.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \

@@ -45,6 +45,8 @@ def write(line: Line) -> None:
 
 def printable(text: str, longest: int) -> str:
     """What others say, made fit for the log."""
+    if len(text) <= longest and text.isascii() and text.isprintable():
+        return text
     return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in text[:longest])
 
 

@@ -97,10 +97,10 @@ class Watch:
         self._at = loop.call_at
         self._timers: list[Timer | asyncio.TimerHandle] = []
         if timeouts.idle is not None:
-            self._timers.append(after(timeouts.idle, self._look))
+            self._timers.append(after(timeouts.idle, self._look, loop))
         if timeouts.total is not None:
             late = partial(self._end, f"was not done after {timeouts.total:g} s")
-            self._timers.append(after(timeouts.total, late))
+            self._timers.append(after(timeouts.total, late, loop))
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +120,9 @@ class Watch:
             self._timers[0] = self._at((self.since or now) + self._idle, self._look)
 
     def _end(self, why: str) -> None:
-        self._content.set_exception(Broken(f"The upstream {self._name!r} {why}.", status=504, code="server_error"))
+        late = Broken(f"The upstream {self._name!r} {why}.", status=504, code="server_error")
+        late.here = False
+        self._content.set_exception(late)
 
     async def tail(self) -> None:
         """Read on to the end of the body, which stands right behind the end of the stream."""

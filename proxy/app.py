@@ -87,7 +87,12 @@ async def _serve(source: Source, config: Config, announce: Announce, worker: Wor
         server = await build(config, stack, worker)
         # handler_cancellation: a client that goes away must end its handler, and thereby its upstream (pitfall 73)
         runner = web.AppRunner(
-            server.app, handler_cancellation=True, access_log=None, shutdown_timeout=1, keepalive_timeout=75
+            server.app,
+            handler_cancellation=True,
+            auto_decompress=False,  # proxy.body does it
+            access_log=None,
+            shutdown_timeout=1,
+            keepalive_timeout=75,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -145,7 +145,7 @@ class _Pools:
 
 
 def _state(name: str, given: configured.Upstream, before: dict[str, State]) -> State:
-    """The old one while its terms are the same."""
+    """The old one while it is the same place on the same terms."""
     health = given.health
     terms = Terms(
         max_requests=given.max_requests,
@@ -156,8 +156,11 @@ def _state(name: str, given: configured.Upstream, before: dict[str, State]) -> S
         slow_start=health.slow_start,
         check=_like(Check, health.check) if health.check else None,
     )
+    address = f"{given.url} {given.socket}"
     known = before.get(name)
-    return known if known is not None and known.terms == terms else State(name, terms)
+    if known is not None and (known.terms, known.address) == (terms, address):
+        return known
+    return State(name, terms, address)
 
 
 def _proxy(upstream: configured.Upstream) -> str:

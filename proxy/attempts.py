@@ -19,9 +19,9 @@ from typing import Self
 from msgspec import Struct
 
 from proxy.core.retry import Backoff
-from proxy.errors import Broken, Failed, Overloaded, ProxyError, RateLimited, Unreachable, UpstreamError
+from proxy.errors import Broken, Busy, Failed, Overloaded, ProxyError, Refused, Unreachable, UpstreamError
 from proxy.metrics import Metrics, Outcome
-from proxy.pools import Choice, Member, Pool
+from proxy.pools import Choice, Member, Pool, State
 from proxy.trace import Trace
 from proxy.upstream import Upstream
 
@@ -60,124 +60,132 @@ class Attempts:
         self._retries = retries
         self._long_context = long_context
         self._pools = pools
-        self._choices: list[Choice] | None = None
-        self._tried: set[Member] = set()
+        self._home = pools[0]
+        self._choices: list[Choice] = []  # of the first pools: mostly one is enough
+        self._tried: set[State] = set()  # not to be asked now
+        self._again: dict[State, float] = {}  # when those that may be asked once more have had their pause
         self._asked: set[Pool] = set()
+        self._sent: set[Pool] = set()  # where one more try is a retry, which takes from the pool's budget
         self._counted = 0
-        self._rounds = 0  # of all upstreams
+        self._pauses = 0
         self._error: ProxyError | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> "Attempt":
-        error = self._error
-        if error is not None and self._counted >= self._retries.attempts:
-            raise error
+        if self._error is not None and self._counted >= self._retries.attempts:
+            raise self._error
         pool, member = self._free() or await self._waited() or await self._once_more()
-        trace = self.trace
-        if error is not None:
-            log.warning("%s: asking upstream %s, after: %s", trace.id, member.name, error)
-            if pool.name == trace.pool:
-                self.metrics.retry(pool.name)
-            else:
-                self.metrics.fallback(trace.route)
-        self._asked.add(pool)
-        self._tried.add(member)
-        trace.pool, trace.upstream, trace.attempts = pool.name, member.name, trace.attempts + 1
+        self._note(pool, member)
         return Attempt(self, pool, member)
 
     def _free(self) -> tuple[Pool, Member] | None:
         """An available upstream that has a place, which is taken; when none is available, any that has one."""
         now = self.now()
         for healthy in (True, False):
+            full = False
             for pool, member in self._open(now, healthy=healthy):
-                if not member.state.full and self._may(pool, now):
+                if not member.state.full:
                     member.state.enter()
                     return pool, member
-            if healthy and any(True for _ in self._open(now, healthy=True)):
-                return None  # somebody will have a place
+                full = True
+            if full:
+                break  # one of these will have a place
         return None
 
-    def _open(self, now: float, *, healthy: bool) -> Iterator[tuple[Pool, Member]]:
-        """The upstreams that have not been tried, in order."""
-        for choice in self._begun(now):
-            for member in choice.order():
-                if member not in self._tried and (not healthy or member.state.available(now)):
-                    yield choice.pool, member
-
-    def _begun(self, now: float) -> list[Choice]:
-        if self._choices is None:
-            self._choices = [pool.begin(now, self._key) for pool in self._pools]
-        return self._choices
-
-    def _may(self, pool: Pool, now: float) -> bool:
-        """Whether the pool's budget allows this try: its first is no retry, nor is one after a refused connection."""
-        return pool not in self._asked or self._unsent() or pool.budget.retry(now)
-
-    def _unsent(self) -> bool:
-        """Whether the last failure came before anything had been sent."""
-        return isinstance(self._error, Unreachable) and self._error.status == 503
-
     async def _waited(self) -> tuple[Pool, Member] | None:
-        """The first upstream with room in its waiting line, after the wait."""
-        full: RateLimited | None = None
+        """The first upstream with room in its waiting line, after the wait. Raises Busy if that is all there was."""
         now = self.now()
+        busy: Busy | None = None
         for pool, member in list(self._open(now, healthy=True)) or list(self._open(now, healthy=False)):
-            if not member.state.full:
-                continue  # the budget forbids it
             try:
                 await member.state.wait(self.trace.key)
-            except RateLimited as error:
-                full = full or error
+            except Busy as error:
+                busy = busy or error
+                if error.status == 503:
+                    break  # enough time is gone
             else:
                 return pool, member
-        if full is not None:
-            raise self._error or full
+        if busy is not None and self._error is None:
+            self.metrics.limited("waiting")
+            raise busy
         return None
 
     async def _once_more(self) -> tuple[Pool, Member]:
-        """After a pause, one that has failed before. Raises the last failure when that makes no sense."""
+        """One that has failed, after a pause. Raises the last failure when none may be asked again."""
         error = self._error
         assert error is not None
-        asked = error.retry_after if isinstance(error, Overloaded) else None
-        delay = self._retries.backoff.delay(self._rounds, random.random(), asked)  # noqa: S311 - no secret
-        if delay is None or not _may_be_repeated(error):
-            raise error
-        self._rounds += 1
-        self._counted += self._unsent()
-        if self._counted >= self._retries.attempts:
-            raise error
-        self._tried.clear()
-        if not any(pool.budget.retry(self.now()) for pool in self._asked):
-            raise error
-        self._asked.clear()
-        await asyncio.sleep(delay)
-        again = self._free() or await self._waited()
-        if again is None:
-            raise error
-        return again
+        self._counted = max(self._counted, 1)
+        self._pauses += 1
+        while self._again and self._counted < self._retries.attempts:
+            now = self.now()
+            if not any(self._may(pool, now) for pool in self._pools):
+                break
+            due = min(self._again.values())
+            await asyncio.sleep(due - now)
+            rested = {state for state, at in self._again.items() if at <= due}
+            self._tried -= rested
+            for state in rested:
+                del self._again[state]
+            if place := self._free() or await self._waited():
+                return place
+        raise error
 
-    def failed(self, error: UpstreamError) -> None:
+    def _open(self, now: float, *, healthy: bool) -> Iterator[tuple[Pool, Member]]:
+        """Those that may be asked now, in order. healthy: only those that are available."""
+        for index, pool in enumerate(self._pools):
+            if not self._may(pool, now):
+                continue
+            if index == len(self._choices):
+                self._choices.append(pool.choose(self._key))
+            for member in self._choices[index].order(now):
+                if member.state not in self._tried and (not healthy or member.state.available(now)):
+                    yield pool, member
+
+    def _may(self, pool: Pool, now: float) -> bool:
+        """Whether the pool's budget allows a try. Its first is no retry, nor is one after a refused connection."""
+        return pool not in self._sent or pool.budget.allows(now)
+
+    def _note(self, pool: Pool, member: Member) -> None:
+        """This one is asked now."""
+        trace = self.trace
+        if self._error is not None:
+            log.warning("%s: asking upstream %s, after: %s", trace.id, member.name, self._error)
+        if pool in self._asked:
+            self.metrics.retry(pool.name)
+        else:
+            self._asked.add(pool)
+            pool.budget.request(self.now())
+            if pool is not self._home:
+                self.metrics.fallback(trace.route)
+        if pool in self._sent:
+            self._sent.remove(pool)
+            pool.budget.retry(self.now())
+        self._tried.add(member.state)
+        trace.pool, trace.upstream, trace.attempts = pool.name, member.name, trace.attempts + 1
+
+    def failed(self, pool: Pool, state: State, error: UpstreamError) -> None:
         """A try has failed before it spoke."""
-        self._counted += not (isinstance(error, Unreachable) and error.status == 503)
         self._error = error
+        sent = not isinstance(error, Unreachable) or error.status != 503
+        if sent:
+            self._sent.add(pool)
+        self._counted += sent or self._pauses > 0
+        asked = error.asked if isinstance(error, Overloaded) else None
+        delay = self._retries.backoff.delay(self._pauses, random.random(), asked)  # noqa: S311 - no secret
+        if error.here and delay is not None:
+            self._again[state] = self.now() + delay
 
     def too_long(self, error: ProxyError) -> bool:
         """The prompt does not fit. True: a pool with a larger window is asked next."""
         if self._long_context is None:
             return False
-        self._pools, self._long_context, self._choices = [self._long_context], None, None
+        self._pools, self._long_context, self._choices = [self._long_context], None, []
         self._tried.clear()
-        self._counted = 0
+        self._again.clear()
         self._error = error
         return True
-
-
-def _may_be_repeated(error: ProxyError) -> bool:
-    """Whether the same upstream may be asked again. What was too slow once is not asked to begin anew."""
-    slow = isinstance(error, Unreachable | Broken) and error.status == 504
-    return isinstance(error, UpstreamError) and error.here and not slow
 
 
 class Attempt:
@@ -205,31 +213,32 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Keeps a failure to itself when another try may follow."""
-        self._member.state.leave()
-        trace, metrics = self._attempts.trace, self._attempts.metrics
+        attempts, state = self._attempts, self._member.state
+        state.leave()
         outcome = _outcome(error)
-        metrics.attempt(trace.route, self._pool.name, self._member.name, outcome)
+        attempts.metrics.attempt(attempts.trace.route, self._pool.name, self._member.name, outcome)
         self._span.end(outcome)
-        now = self._attempts.now()
         if error is None:
-            self._member.state.health.succeeded(now)
-            return False
+            state.health.succeeded(attempts.now())
         if isinstance(error, UpstreamError):
-            self._blame(error, now)
+            self._blame(error)
             if not self.spoke:
-                self._attempts.failed(error)
+                attempts.failed(self._pool, state, error)
             return not self.spoke
         if isinstance(error, ProxyError) and error.code == "context_length_exceeded" and not self.spoke:
-            return self._attempts.too_long(error)
+            return attempts.too_long(error)
         return False
 
-    def _blame(self, error: UpstreamError, now: float) -> None:
+    def _blame(self, error: UpstreamError) -> None:
         """What the failure says of the upstream."""
-        state = self._member.state
-        if not isinstance(error, Overloaded) or error.status != 429:
+        state, now = self._member.state, self._attempts.now()
+        limited = isinstance(error, Overloaded) and error.status == 429
+        if self.upstream.endpoint.pass_key and (limited or isinstance(error, Refused)):
+            return  # that is about the client's own key
+        if not limited:
             state.failed(now, error.message)
-        elif error.here and error.retry_after is not None:
-            state.pause(now + min(error.retry_after, LONGEST_PAUSE))
+        if isinstance(error, Overloaded) and error.asked is not None:
+            state.pause(now + min(error.asked, LONGEST_PAUSE))
 
 
 def _outcome(error: BaseException | None) -> Outcome:

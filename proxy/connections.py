@@ -74,6 +74,7 @@ class Idle:
 
     def __init__(self, keep: float = KEEP_IDLE) -> None:
         self._keep = keep
+        self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[float, Connection]] = []  # the last one used is the last one
         self._armed = False
 
@@ -86,21 +87,19 @@ class Idle:
         return None
 
     def give(self, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + self._keep
+        due = self._loop.time() + self._keep
         self._waiting.append((due, connection))
         if not self._armed:
             self._armed = True
-            loop.call_at(due, self._expire)
+            self._loop.call_at(due, self._expire)
 
     def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         while self._waiting and self._waiting[0][0] <= now:
             self._waiting.pop(0)[1].close()
         self._armed = bool(self._waiting)
         if self._armed:
-            loop.call_at(self._waiting[0][0], self._expire)
+            self._loop.call_at(self._waiting[0][0], self._expire)
 
     def close(self) -> None:
         for _, connection in self._waiting:

@@ -10,6 +10,8 @@ from math import ceil
 from types import MappingProxyType
 from typing import Any, Literal
 
+KeyLimit = Literal["requests", "tokens", "streams"]
+
 SOON = 2  # seconds until one who found no place may try again
 
 
@@ -64,14 +66,13 @@ class RequestError(ProxyError):
 class RateLimited(RequestError):
     """A client has used what it may for now.
 
-    limit: which: requests, tokens, streams, or the waiting line of an upstream. wait: seconds until it may come again.
-    headers: its limits, for the answer.
+    limit: which. wait: seconds until it may come again. headers: its limits, for the answer.
     """
 
     def __init__(
         self,
         message: str,
-        limit: Literal["requests", "tokens", "streams", "waiting"],
+        limit: KeyLimit,
         wait: float,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -92,7 +93,7 @@ class UpstreamError(ProxyError):
 
     status = 502
     here = True
-    """Whether the same upstream may be asked again, soon."""
+    """Whether the same upstream may be asked again, soon. What took too long there once is not begun anew."""
 
 
 class Refused(UpstreamError):
@@ -114,9 +115,13 @@ class Unreachable(UpstreamError):
 
 
 class Overloaded(UpstreamError):
-    """The upstream answered 429, 503 or the like: another one, or this one later, may do it."""
+    """The upstream answered 429, 503 or the like: another one, or this one later, may do it.
+
+    asked: seconds for which it wants to be left alone, by its own Retry-After; None when it does not say.
+    """
 
     status = 503
+    asked: float | None = None
 
 
 class Failed(UpstreamError):
@@ -128,13 +133,18 @@ class Broken(UpstreamError):
 
 
 class Busy(ProxyError):
-    """An upstream had no place for so long that who waited has to give up."""
+    """No upstream has a place for this request.
 
-    def __init__(self, upstream: str, waited: float) -> None:
+    status: 429 when the waiting line is full too, 503 when the wait has been too long.
+    """
+
+    def __init__(self, message: str, status: Literal[429, 503]) -> None:
+        full = status == 429
         super().__init__(
-            f"The upstream {upstream!r} had no place within {waited:g} s. Please try again in {SOON}s.",
-            status=503,
-            code="server_is_overloaded",
+            f"{message} Please try again in {SOON}s.",  # Codex reads these words
+            status=status,
+            type="requests" if full else "server_error",
+            code="rate_limit_exceeded" if full else "server_is_overloaded",
             retry_after=SOON,
         )
 

@@ -1,72 +1,123 @@
 """Endpoints that pass through: request and answer go on byte for byte, the answer as fast as the client reads it."""
 
-import json
+import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import web
-from msgspec import Raw
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.answer import Watch
 from proxy.attempts import Attempt
+from proxy.blocks import by_blocks
 from proxy.core.balance import affinity_key
 from proxy.errors import Broken, ProxyError, RequestError
 from proxy.exchange import Answer
 from proxy.keys import Grant
+from proxy.metrics import GAPS
 from proxy.router import Route
 from proxy.service import HEAD, Service, check_size
 from proxy.timers import after
 from proxy.trace import Trace
-from proxy.wire.invalid import missing, unreadable
+from proxy.wire import forwarded
 
-log = logging.getLogger(__name__)
+log_bodies = logging.getLogger("proxy.bodies")
 
-TAIL = 4096
-"""Bytes at the end of an answer in which its usage is looked for."""
+EDGE = 4096
+"""Bytes at the end, and at the beginning, of an answer in which its usage is looked for."""
 
 BUFFER = 24 * 1024  # bytes that wait for a slow client before nothing more is read
 
-_NOT_PASSED = {"connection", "content-encoding", "date", "keep-alive", "proxy-authenticate", "server", "set-cookie"}
-_NOT_PASSED |= {"te", "trailer", "transfer-encoding", "upgrade", "x-request-id"}
+_OURS = {"date", "server", "x-request-id"}
+_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer", "transfer-encoding"}
+_NOT_PASSED = _OURS | _HOP | {"set-cookie", "upgrade"}
+_DECODED = {"br", "deflate", "gzip", "zstd"}  # content encodings that aiohttp takes off
 
-_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_BLANK_LINE = b"\n\n", b"\r\r", b"\r\n\r\n"
+
+
+class ForwardResponse(web.StreamResponse):
+    """An answer on its way to the client, who is dropped when it takes nothing for so long.
+
+    patience: seconds. stalled: the client was dropped.
+    """
+
+    _send_headers_immediately = False  # aiohttp's: they leave with the first block, in one packet
+    stalled = False
+
+    def __init__(self, status: int, headers: CIMultiDict[str], transport: asyncio.Transport, patience: float) -> None:
+        super().__init__(status=status, headers=headers)
+        self._transport = transport
+        self._patience = patience
+
+    async def send(self, block: bytes | None) -> None:
+        """Returns when there is room for more. None: the end."""
+        self._left = self._transport.get_write_buffer_size() + len(block or b"")
+        self._timer = after(self._patience, self._look)
+        try:
+            await (self.write_eof() if block is None else self.write(block))
+        finally:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._transport.get_write_buffer_size()
+        if left < self._left:  # it takes something, if slowly
+            self._left = left
+            self._timer = after(self._patience, self._look)
+        else:
+            self.stalled = True
+            self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection, so that nobody takes what was sent for the whole."""
+        self._transport.abort()
 
 
 class Forward:
     """One request that passes through. Raises RequestError when it can't.
 
-    path: the client's, with the query.
+    path: the client's, with the query. body: JSON.
 
-    response: what the client gets, None before it has begun. written: bytes of the answer's body. stalled: the client
-    was dropped. complete: everything has been sent. tokens: of input and output; 0 where the answer does not tell.
+    response: what the client gets, None before it has begun. stream: it is one of events. written: bytes of its body.
+    first_after: seconds until the first of them was here. gaps: between the writes, counted by metrics.GAPS.
+    complete: everything has been sent.
     """
 
     def __init__(self, service: Service, path: str, body: bytes, trace: Trace, grant: Grant | None) -> None:
-        fields = _decoded(body)
-        model = _model(fields)
-        self.route = service.route(model, trace, grant)
+        fields = forwarded.decode(body)
+        model = forwarded.model(fields)
+        self.route = _route(service, model, trace, grant)
         if path.partition("?")[0] not in self.route.endpoints:
-            raise RequestError(f"This is not offered for the model {model!r}.", status=404, code="unknown_url")
+            offered = ", ".join(self.route.endpoints) or "none"
+            message = f"This is not offered for the model {model!r}. Offered are: {offered}."
+            raise RequestError(message, status=404, code="unknown_url")
         check_size(body, self.route)
-        self.response: web.StreamResponse | None = None
+        self.response: ForwardResponse | None = None
+        self.stream = False
         self.written = 0
-        self.stalled = False
+        self.first_after: float | None = None
+        self.gaps = [0] * (len(GAPS) + 1)
         self.complete = False
         self._router = service.router
         self._trace = trace
         self._path = path.removeprefix("/v1")
-        self._body = _renamed(body, fields, self.route)
-        self._key = _conversation(fields) if self.route.balances else None
-        self._tail = b""
+        self._body = forwarded.rename(body, fields, self.route.upstream_model)
+        self._key = None
+        if self.route.balances:
+            own = forwarded.cache_key(fields) or trace.headers.get("session_id")
+            self._key = affinity_key(own or forwarded.head(fields, HEAD))
+        self._loop = asyncio.get_running_loop()
+        self._began = self._wrote_at = self._loop.time()
+        self._head = self._tail = b""
         self._events = 0
 
     async def run(
         self, request: web.Request, headers: Callable[[], Mapping[str, str]], send_timeout: float
     ) -> web.StreamResponse:
-        """Ask, and send the answer. Raises what the last upstream raised when none has answered.
+        """Ask, and send the answer. Raises what the last upstream raised; see `fail`.
 
         headers: of ours, asked for when the answer begins.
         send_timeout: seconds after which a client that takes nothing is dropped.
@@ -78,69 +129,79 @@ class Forward:
                 upstream = attempt.upstream
                 answer = await upstream.forward(self._path, self._body, given, self._trace)
                 try:
-                    with Watch(answer.content, upstream.timeouts, upstream.name) as watch:
-                        response = await self._copy(answer, watch, attempt)
+                    with Watch(by_blocks(answer.content), upstream.timeouts, upstream.name) as watch:
+                        await self._copy(answer, watch, attempt)
                 finally:
                     answer.close()
+            if self.response is not None:
+                await self.response.send(None)
                 self.complete = True
-                return response
+                return self.response
         raise AssertionError("there is always a next try, or an error")
 
-    async def _copy(self, answer: Answer, watch: Watch, attempt: Attempt) -> web.StreamResponse:
-        try:
-            while block := await _read(answer, watch, attempt):
-                response = self.response or await self._begin(answer, attempt)
-                self._look(block)
-                limit = after(self._send_timeout, self._drop)
-                await response.write(block)
-                limit.cancel()
-        except Broken as error:
-            if self.response is not None:
-                await self._break(self.response, error)
-            raise
-        response = self.response or await self._begin(answer, attempt)
-        await response.write_eof()
+    async def fail(self, error: ProxyError) -> web.StreamResponse:
+        """Tell the client that the answer ends too early: by an event between two of a stream, else by a cut.
+
+        Raises the error when nothing has been sent yet.
+        """
+        response = self.response
+        if response is None:
+            raise error
+        if self.stream and self._tail.endswith(_BLANK_LINE) and response.content_length is None:
+            await response.send(b"data: %b\n\n" % msgspec.json.encode({"error": error.detail()}))
+            await response.send(None)
+        else:
+            response.abort()
         return response
-
-    async def _begin(self, answer: Answer, attempt: Attempt) -> web.StreamResponse:
-        attempt.spoke = True
-        passed = {name: value for name, value in answer.headers.items() if name.lower() not in _NOT_PASSED}
-        if "Content-Encoding" in answer.headers:  # it has been decoded on the way
-            passed.pop("Content-Length", None)
-        response = self.response = web.StreamResponse(status=answer.status, headers=passed | dict(self._headers()))
-        if self._request.transport is None:
-            raise ConnectionResetError
-        self._request.transport.set_write_buffer_limits(high=BUFFER)
-        await response.prepare(self._request)
-        return response
-
-    async def _break(self, response: web.StreamResponse, error: ProxyError) -> None:
-        """Tell the client that the answer ends too early: by an event if it is a stream of them, else by a cut."""
-        if response.content_type == "text/event-stream":
-            await response.write(b"data: %b\n\n" % msgspec.json.encode({"error": error.detail()}))
-            await response.write_eof()
-        elif self._request.transport is not None:
-            self._request.transport.abort()
-
-    def _drop(self) -> None:
-        self.stalled = True
-        if self._request.transport is not None:
-            self._request.transport.abort()
-
-    def _look(self, block: bytes) -> None:
-        self.written += len(block)
-        self._events += block.count(b"data:")
-        self._tail = (self._tail + block)[-TAIL:]
 
     @property
     def tokens(self) -> tuple[int, int]:
         """Of input and output, as the answer says; where it does not, its events stand for the output."""
-        usage = _usage(self._tail)
-        if usage is None:
-            return 0, self._events
-        asked = _count(usage, "prompt_tokens", "input_tokens")
-        total = _count(usage, "total_tokens")
-        return asked, max(_count(usage, "completion_tokens", "output_tokens"), total - asked)
+        usage = forwarded.usage(self._tail) or forwarded.usage(self._head)
+        return usage or (0, self._events)
+
+    @property
+    def streamed(self) -> float:
+        """Seconds from the first write to the last."""
+        return self._wrote_at - self._began - (self.first_after or 0)
+
+    async def _copy(self, answer: Answer, watch: Watch, attempt: Attempt) -> None:
+        while block := await _read(answer, watch, attempt):
+            response = self.response or await self._begin(answer, attempt)
+            self._look(block)
+            await response.send(block)
+        if self.response is None:
+            await self._begin(answer, attempt)
+
+    async def _begin(self, answer: Answer, attempt: Attempt) -> ForwardResponse:
+        attempt.spoke = True
+        self._body = b""  # it may be large, and the answer long
+        if (transport := self._request.transport) is None:
+            raise ConnectionResetError
+        if transport.get_write_buffer_limits()[1] != BUFFER:  # of this connection's first answer
+            transport.set_write_buffer_limits(high=BUFFER)
+        headers = _passed(answer.headers)
+        headers.update(self._headers())
+        response = self.response = ForwardResponse(answer.status, headers, transport, self._send_timeout)
+        self.stream = response.content_type == "text/event-stream"
+        await response.prepare(self._request)
+        return response
+
+    def _look(self, block: bytes) -> None:
+        now = self._loop.time()
+        if self.first_after is None:
+            self.first_after = now - self._began
+        else:
+            self.gaps[bisect_left(GAPS, now - self._wrote_at)] += 1
+        self._wrote_at = now
+        if self.written < EDGE:
+            self._head += block[: EDGE - self.written]
+        self.written += len(block)
+        self._tail = (self._tail + block[-EDGE:])[-EDGE:]
+        if self.stream:
+            self._events += block.count(b"data:")
+        if log_bodies.isEnabledFor(logging.INFO):
+            log_bodies.info("%s to the client: %s", self._trace.id, block.decode("utf-8", "replace"))
 
 
 async def _read(answer: Answer, watch: Watch, attempt: Attempt) -> bytes:
@@ -153,54 +214,18 @@ async def _read(answer: Answer, watch: Watch, attempt: Attempt) -> bytes:
         watch.since = None
 
 
-def _decoded(body: bytes) -> dict[str, Raw]:
+def _passed(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """The headers of an answer that go on: not those of its connection, nor what is ours to say."""
+    left_out = _NOT_PASSED | {name.strip().lower() for name in ",".join(headers.getall("Connection", ())).split(",")}
+    if headers.get("Content-Encoding", "").strip().lower() in _DECODED:
+        left_out |= {"content-encoding", "content-length"}
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in left_out)
+
+
+def _route(service: Service, model: str, trace: Trace, grant: Grant | None) -> Route:
     try:
-        return _fields(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise unreadable(str(error)) from None
-
-
-def _model(fields: dict[str, Raw]) -> str:
-    model = _value(fields, "model")
-    if not isinstance(model, str):
-        raise missing("model")
-    return model
-
-
-def _value(fields: dict[str, Raw], name: str) -> Any:
-    return msgspec.json.decode(fields[name]) if name in fields else None
-
-
-def _renamed(body: bytes, fields: dict[str, Raw], route: Route) -> bytes:
-    """The body with the upstream's own name for the model; everything else as it was."""
-    if route.upstream_model is None:
-        return body
-    return msgspec.json.encode(fields | {"model": route.upstream_model})
-
-
-def _conversation(fields: dict[str, Raw]) -> int:
-    """What the requests of one conversation have in common: see service."""
-    own = _value(fields, "prompt_cache_key")
-    if isinstance(own, str) and own:
-        return affinity_key(own)
-    head = fields.get("messages") or fields.get("prompt") or fields.get("input") or Raw()
-    return affinity_key(bytes(head)[:HEAD])
-
-
-def _usage(tail: bytes) -> dict[str, Any] | None:
-    """The last usage object in it."""
-    text = tail.decode("utf-8", "replace")
-    at = len(text)
-    while (at := text.rfind('"usage"', 0, at)) >= 0:
-        start = text.find("{", at, at + 12)
-        if start >= 0:
-            try:
-                usage, _ = json.JSONDecoder().raw_decode(text, start)
-            except (ValueError, RecursionError):
-                continue
-            return usage if isinstance(usage, dict) else None
-    return None
-
-
-def _count(usage: dict[str, Any], *names: str) -> int:
-    return max(0, next((value for name in names if isinstance(value := usage.get(name), int)), 0))
+        return service.route(model, trace, grant)
+    except RequestError as error:
+        if error.status == 400:  # Chat Completions answers so (RESPONSES 7.2)
+            error.status = 404
+        raise

@@ -6,9 +6,8 @@ from math import ceil
 from typing import Protocol
 
 from proxy.core.limits import Bucket, duration
-from proxy.errors import RateLimited
+from proxy.errors import KeyLimit, RateLimited
 from proxy.keys import Grant
-from proxy.metrics import Limit
 
 _SOON = 1.0
 """Seconds; nobody knows when one of the requests under way will end."""
@@ -97,7 +96,7 @@ class _Use:
         if self._tokens:
             self._tokens.charge(self._clock(), tokens)
 
-    def _refusal(self, limit: Limit, what: str, wait: float) -> RateLimited:
+    def _refusal(self, limit: KeyLimit, what: str, wait: float) -> RateLimited:
         message = f"Rate limit reached for the key {self._grant.name!r}: {what}."
         return RateLimited(message, limit, wait, self.headers())
 

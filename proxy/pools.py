@@ -1,6 +1,7 @@
 """The upstreams of a pool, and what is known of each: its health, what it has to do, who waits for it."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from math import inf
@@ -13,8 +14,10 @@ from proxy.core.balance import Members, Policy
 from proxy.core.health import Health
 from proxy.core.line import Line
 from proxy.core.retry import Budget
-from proxy.errors import SOON, Busy, RateLimited
+from proxy.errors import Busy
 from proxy.upstream import Upstream
+
+log = logging.getLogger(__name__)
 
 LOOK = 0.5  # seconds between two looks at shares that grow
 
@@ -43,14 +46,15 @@ class Terms(Struct, frozen=True):
 
 
 class State:
-    """One upstream, whoever asks it: a reload that leaves its terms alone leaves this alone.
+    """One upstream, whoever asks it: a reload that leaves its address and its terms alone leaves this alone.
 
     load: requests under way.
     """
 
-    def __init__(self, name: str, terms: Terms) -> None:
+    def __init__(self, name: str, terms: Terms, address: str = "") -> None:
         self.name = name
         self.terms = terms
+        self.address = address
         self.load = 0
         self.pools: WeakSet[Pool] = WeakSet()  # to be told when its health changes
         check = terms.check
@@ -65,6 +69,8 @@ class State:
         self._line: Line[str, asyncio.Future[bool]] = Line(terms.line)
         self._paused_until = -inf
 
+    # -- places
+
     @property
     def waiting(self) -> int:
         """Requests that wait for a place."""
@@ -74,46 +80,50 @@ class State:
     def full(self) -> bool:
         return self.load >= self._limit
 
-    def available(self, now: float) -> bool:
-        """Whether it may be asked, not whether it has a place."""
-        return now >= self._paused_until and self.health.available(now)
-
     def enter(self) -> None:
         """Take a place, which must be free."""
         self.load += 1
 
     async def wait(self, key: str) -> None:
-        """Wait for a place and take it.
+        """Wait for a place and take it; with a free one that is at once.
 
         key: of the client; keys take turns.
-        Raises RateLimited when there is no room in the line, Busy when it takes too long.
+        Raises Busy when there is no room in the line, and when it takes too long.
         """
-        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        pushed = self._line.join(key, place)
-        if pushed is place:
-            raise self._overrun()
-        if pushed is not None:
-            pushed.set_result(False)
+        if not self.full:
+            self.enter()
+            return
+        place = self._join(key)
         try:
             async with asyncio.timeout(self.terms.patience):
                 given = await place
         except TimeoutError:
-            if self._given_up(key, place):
-                raise Busy(self.name, self.terms.patience) from None
-            return
+            if not self._given(key, place):
+                raise Busy(f"The upstream {self.name!r} had no place within {self.terms.patience:g} s.", 503) from None
         except asyncio.CancelledError:
-            if not self._given_up(key, place):
+            if self._given(key, place):
                 self.leave()
             raise
-        if not given:
+        else:
+            if not given:
+                raise self._overrun()
+
+    def _join(self, key: str) -> asyncio.Future[bool]:
+        """A place in the line, which comes true with one at the upstream, and false when another client needs it."""
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        pushed = self._line.join(key, place)
+        if pushed is place:
             raise self._overrun()
+        if pushed is not None and not pushed.done():  # one that has just left is still there
+            pushed.set_result(False)
+        return place
 
-    def _overrun(self) -> RateLimited:
-        return RateLimited(f"The upstream {self.name!r} has too many requests waiting for it.", "waiting", SOON)
+    def _overrun(self) -> Busy:
+        return Busy(f"The upstream {self.name!r} has too many requests waiting for it.", 429)
 
-    def _given_up(self, key: str, place: asyncio.Future[bool]) -> bool:
-        """Whether the place had not been given at the last moment."""
-        return self._line.leave(key, place) or place.cancelled() or not place.result()
+    def _given(self, key: str, place: asyncio.Future[bool]) -> bool:
+        """Whether who leaves the line was given a place at the last moment."""
+        return not self._line.leave(key, place) and not place.cancelled() and place.result()
 
     def leave(self) -> None:
         """Give a place back, to the next who waits."""
@@ -123,14 +133,23 @@ class State:
                 return
         self.load -= 1
 
+    # -- health
+
+    def available(self, now: float) -> bool:
+        """Whether it may be asked, not whether it has a place."""
+        return now >= self._paused_until and self.health.available(now)
+
     def failed(self, now: float, reason: str) -> None:
+        """A request failed by its fault."""
+        before = self.health.available(now)
         self.health.failed(now, reason)
-        self._tell()
+        self._changed(now, before)
 
     def checked(self, now: float, reason: str = "") -> None:
         """An active check has ended. reason: why it failed, "" when it passed."""
+        before = self.health.available(now)
         self.health.checked(not reason, now, reason)
-        self._tell()
+        self._changed(now, before)
 
     def pause(self, until: float) -> None:
         """The upstream has asked to be left alone."""
@@ -138,6 +157,7 @@ class State:
         self._tell()
 
     def share(self, now: float) -> float:
+        """Of its weight: see Health.share."""
         return self.health.share(now) if now >= self._paused_until else 0.0
 
     def settled(self, now: float) -> float:
@@ -155,10 +175,17 @@ class State:
             "available": self.available(now),
             "health": self.health.state(now),
             "reason": self.health.reason,
+            "paused": max(0.0, round(self._paused_until - now, 3)),
             "requests": self.load,
             "max_requests": self.terms.max_requests,
             "waiting": self.waiting,
         }
+
+    def _changed(self, now: float, before: bool) -> None:
+        if self.health.available(now) != before:
+            reason = f": {self.health.reason}" if before else ""
+            log.warning("upstream %s is %s%s", self.name, self.health.state(now), reason)
+        self._tell()
 
     def _tell(self) -> None:
         for pool in self.pools:
@@ -190,31 +217,34 @@ class Pool:
         self.members = members
         self.look_at = -inf
         self._policy = policy
-        self._choice = Members(members)
+        self._balance = Members(members)
+        self._count = 0
         self._states = [member.state for member in members]
         for state in self._states:
             state.pools.add(self)
 
-    def begin(self, now: float, key: int | None) -> "Choice":
+    def choose(self, key: int | None) -> "Choice":
         """The choice for one request. key: what it is like, of core.balance.affinity_key; None: nothing."""
-        self.budget.request(now)
-        choice = self._choice
         if len(self.members) == 1:
-            return Choice(self, 0, key or 0, 0.0)
-        if now >= self.look_at:
-            choice.weigh([state.share(now) for state in self._states])
-            self.look_at = min(state.settled(now) for state in self._states)
-        choice.count += 1
-        choice.load = sum([state.load for state in self._states])
+            return Choice(self, 0, 0, 0.0)
+        self._count += 1
         chance = random.random()  # noqa: S311 - no secret
-        return Choice(self, choice.count, int(chance * 2**64) if key is None else key, chance)
+        return Choice(self, self._count, int(chance * 2**64) if key is None else key, chance)
 
-    def order(self, choice: "Choice") -> Iterator[Member]:
-        """Its members, the preferred one first; the same each time for one choice, but for what has changed since."""
+    def order(self, choice: "Choice", now: float) -> Iterator[Member]:
+        """Its members, the preferred one first; the same each time for one choice, but for what has changed since.
+
+        Good until the next call.
+        """
         if len(self.members) == 1:
             return iter(self.members)
-        self._choice.count = choice.count
-        return self._policy(self._choice, choice.key, choice.random)
+        balance = self._balance
+        if now >= self.look_at:
+            balance.weigh([state.share(now) for state in self._states])
+            self.look_at = min(state.settled(now) for state in self._states)
+        balance.count = choice.count
+        balance.load = sum([state.load for state in self._states])
+        return self._policy(balance, choice.key, choice.random)
 
 
 class Choice(Struct, frozen=True, gc=False):
@@ -225,5 +255,5 @@ class Choice(Struct, frozen=True, gc=False):
     key: int
     random: float
 
-    def order(self) -> Iterator[Member]:
-        return self.pool.order(self)
+    def order(self, now: float) -> Iterator[Member]:
+        return self.pool.order(self, now)

@@ -1,15 +1,12 @@
 """Active health checks: whether an upstream answers when nobody asks it for anything."""
 
 import asyncio
-import logging
 import random
 from collections.abc import Iterable
 
 from proxy.errors import ProxyError
 from proxy.pools import Check, Member
 from proxy.tasks import spawn
-
-log = logging.getLogger(__name__)
 
 
 class Probes:
@@ -27,13 +24,9 @@ class Probes:
 async def _look(member: Member, check: Check) -> None:
     """Never returns."""
     now = asyncio.get_running_loop().time
-    state = member.state
     while True:
-        before = state.health.available(now())
         reason = await _ask(member, check)
-        state.checked(now(), reason)
-        if state.health.available(now()) != before:
-            log.warning("upstream %s is %s", member.name, f"unhealthy: {reason}" if reason else "healthy again")
+        member.state.checked(now(), reason)
         await asyncio.sleep(check.interval * random.uniform(0.9, 1.1))  # noqa: S311 - so that they do not come together
 
 

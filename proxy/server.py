@@ -9,11 +9,12 @@ from aiohttp import web
 
 from proxy.blocks import read_small
 from proxy.body import json_body
-from proxy.errors import ProxyError, RequestError, internal
+from proxy.errors import ProxyError, RequestError, Shutdown, internal
 from proxy.forward import Forward
 from proxy.service import Running
 from proxy.serving import Serving
 from proxy.sinks import EventStream, Stopping, collect
+from proxy.tasks import uncancel
 from proxy.visit import VISIT, Visit, begin, envelope_of
 
 log = logging.getLogger(__name__)
@@ -119,12 +120,9 @@ class Server:
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         visit = request[VISIT]
         serving, line = visit.serving, visit.line
-        body = await json_body(request, serving.body_limit)
-        if log_bodies.isEnabledFor(logging.INFO):
-            log_bodies.info("%s from the client: %s", line.id, body.decode("utf-8", "replace"))
-        trace = visit.follow(request)
-        running = serving.service.create(body, trace, visit.grant)
-        serving.instruments.metrics.opened(trace.route)
+        running = serving.service.create(await _body(request, visit), visit.follow(request), visit.grant)
+        route = running.trace.route
+        serving.instruments.metrics.opened(route)
         try:
             if running.stream:
                 return await self._stream(request, running, visit)
@@ -132,7 +130,7 @@ class Server:
             line.bytes = len(final)
             return web.Response(body=final, headers=visit.headers(), content_type="application/json")
         finally:
-            serving.instruments.metrics.closed(trace.route)
+            serving.instruments.metrics.closed(route)
             _note(visit, running)
 
     async def _stream(self, request: web.Request, running: Running, visit: Visit) -> web.StreamResponse:
@@ -141,7 +139,8 @@ class Server:
         try:
             await stream.run(request, self.stopping)
         finally:
-            line.bytes, line.first, line.status = stream.written, stream.first_after, stream.status
+            line.bytes, line.first = stream.written, stream.first_after
+            line.status = stream.status if stream.prepared else 0
             done.stream, done.gaps, done.streamed = True, stream.gaps, stream.streamed
             if stream.stalled:
                 line.ended = "client_stalled"
@@ -157,26 +156,22 @@ class Server:
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         visit = request[VISIT]
-        serving, line = visit.serving, visit.line
-        body = await json_body(request, serving.body_limit)
-        trace = visit.follow(request)
-        forward = Forward(serving.service, request.rel_url.raw_path_qs, body, trace, visit.grant)
-        serving.instruments.metrics.opened(trace.route)
+        serving = visit.serving
+        path, service = request.rel_url.raw_path_qs, serving.service
+        forward = Forward(service, path, await _body(request, visit), visit.follow(request), visit.grant)
+        route = forward.route.name
+        serving.instruments.metrics.opened(route)
         try:
             return await forward.run(request, visit.headers, serving.pace.send_timeout)
         except ProxyError as error:
-            if forward.response is None:
+            return await _failed(forward, error, visit)
+        except asyncio.CancelledError:
+            if not self.stopping.now or not uncancel():
                 raise
-            line.ended, line.error = "failed", error.message
-            return forward.response
+            return await _failed(forward, Shutdown(), visit)
         finally:
-            serving.instruments.metrics.closed(trace.route)
-            line.input, line.output = forward.tokens
-            line.bytes = forward.written
-            if forward.stalled:
-                line.ended = "client_stalled"
-            elif forward.complete:
-                line.ended = "completed"
+            serving.instruments.metrics.closed(route)
+            _note_forwarded(visit, forward)
 
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
         """A WebSocket is refused by 426, which Codex takes as "use HTTP"; anything else costs it time (pitfall 56)."""
@@ -225,6 +220,13 @@ class Server:
         return web.json_response({"status": "ready"}, headers=visit.headers())
 
 
+async def _body(request: web.Request, visit: Visit) -> bytes:
+    body = await json_body(request, visit.serving.body_limit)
+    if log_bodies.isEnabledFor(logging.INFO):
+        log_bodies.info("%s from the client: %s", visit.line.id, body.decode("utf-8", "replace"))
+    return body
+
+
 async def _offered(request: web.Request) -> list[str]:
     """The models that the client may ask for."""
     service = request[VISIT].serving.service
@@ -251,3 +253,25 @@ def _note(visit: Visit, running: Running) -> None:
         log.info("%s: %s", line.id, note)
     if log_bodies.isEnabledFor(logging.INFO):
         log_bodies.info("%s to the client: %s", line.id, translator.response.decode())
+
+
+async def _failed(forward: Forward, error: ProxyError, visit: Visit) -> web.StreamResponse:
+    """Raises the error when nothing has been sent yet."""
+    response = await forward.fail(error)
+    visit.line.ended, visit.line.error = "failed", error.message
+    return response
+
+
+def _note_forwarded(visit: Visit, forward: Forward) -> None:
+    """What became of a request that passes through."""
+    line, done, response = visit.line, visit.done, forward.response
+    line.input, line.output = forward.tokens
+    line.bytes, line.first = forward.written, forward.first_after
+    if forward.stream:
+        done.stream, done.gaps, done.streamed = True, forward.gaps, forward.streamed
+    if response is not None:
+        line.status = response.status
+        if response.stalled:
+            line.ended = "client_stalled"
+        elif forward.complete:
+            line.ended = "completed"

@@ -67,7 +67,7 @@ async def collect(running: Running, stopping: Stopping) -> bytes:
             async for batch in events:
                 show(batch)
     except asyncio.CancelledError:
-        if stopping.now and _uncancel():
+        if stopping.now and tasks.uncancel():
             raise Shutdown from None
         raise
     if translator.error is not None:
@@ -120,7 +120,7 @@ class EventStream(EventSourceResponse):
         Raises ProxyError if it fails before the 200, ConnectionError if the client has gone.
         """
         self._request = request
-        self._timer = after(min(self.pace.accept_wait, self.pace.shortest), self._look)
+        self._timer = after(min(self.pace.accept_wait, self.pace.shortest), self._look, self._loop)
         try:
             async with aclosing(self._events) as events:
                 async for batch in events:
@@ -130,7 +130,7 @@ class EventStream(EventSourceResponse):
                         await self._open(request)
                     await self._send(batch)
         except asyncio.CancelledError:
-            if not stopping.now or self.stalled or not _uncancel():
+            if not stopping.now or self.stalled or not tasks.uncancel():
                 raise
             await self._end(Shutdown())
         finally:
@@ -296,9 +296,3 @@ class EventStream(EventSourceResponse):
 @lru_cache(maxsize=1)
 def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
-
-
-def _uncancel() -> bool:
-    """Take back the cancellation of this task; the end of the stream is still to be sent."""
-    task = asyncio.current_task()
-    return task is not None and task.uncancel() == 0

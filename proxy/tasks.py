@@ -22,3 +22,9 @@ def _ended(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("task %s failed", task.get_name(), exc_info=error)
+
+
+def uncancel() -> bool:
+    """Take back the cancellation of the task that runs, which has something to end yet; whether that was all of it."""
+    task = asyncio.current_task()
+    return task is not None and task.uncancel() == 0

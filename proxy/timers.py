@@ -50,9 +50,12 @@ class Series:
                 timer.call()
 
 
-def after(delay: float, call: Callable[[], object]) -> Timer:
-    """Make this call in `delay` seconds, one of few different lengths; it must not raise."""
-    loop = asyncio.get_running_loop()
+def after(delay: float, call: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> Timer:
+    """Make this call in `delay` seconds, one of few different lengths; it must not raise.
+
+    loop: the running one, from who has it at hand: Python 3.11 makes a system call to find it.
+    """
+    loop = loop or asyncio.get_running_loop()
     series = _series.get(delay)
     if series is None or series.loop is not loop:
         series = _series[delay] = Series(loop)

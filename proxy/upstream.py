@@ -172,7 +172,7 @@ class Upstream:
         """
         answer = await self.exchange.request("POST", path, self._headers(trace) | dict(headers), body)
         trace.limits = {name: answer.headers[name] for name in LIMITS if name in answer.headers}
-        if answer.status < 400:
+        if 200 <= answer.status < 300:
             return answer
         raise self._without_secrets(await self._refusal(answer), trace)
 
@@ -215,7 +215,8 @@ class Upstream:
             return RequestError("The upstream refused your key.", status=answer.status, code="invalid_api_key")
         kind, retry_after = answer.headers.get("Content-Type", ""), answer.headers.get("Retry-After")
         refusal = self.dialect.refusal(answer.status, body, kind, retry_after)
-        if answer.status not in (401, 403):  # that is between the upstream and the proxy
+        # 401 and 403 are between the upstream and the proxy, and so is where it redirects to.
+        if answer.status >= 400 and answer.status not in (401, 403) and answer.content.at_eof():
             refusal.original = answer.status, kind, body
         return refusal
 

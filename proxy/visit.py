@@ -71,7 +71,7 @@ class Visit(Struct):
             headers["x-should-retry"] = str(error.should_retry).lower()
         if original and error.original is not None:
             status, kind, body = error.original
-            return web.Response(status=status, body=body, headers=headers | {"Content-Type": kind})
+            return web.Response(status=status, body=body, headers=headers | ({"Content-Type": kind} if kind else {}))
         body = msgspec.json.encode({"error": error.detail()})
         return web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
 

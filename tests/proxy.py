@@ -171,7 +171,9 @@ async def in_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterato
         settings = load(path, {})
     async with asyncio.timeout(GUARD), AsyncExitStack() as stack:
         server = await build(settings, stack)
-        runner = web.AppRunner(server.app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
+        runner = web.AppRunner(
+            server.app, handler_cancellation=True, auto_decompress=False, access_log=None, shutdown_timeout=1
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -23,6 +23,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 DONE = b"data: [DONE]\n\n"
@@ -144,6 +145,7 @@ class Upstream:
         self.requests: list[Request] = []
         self.connections = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._idle: set[asyncio.StreamWriter] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
 
@@ -172,6 +174,17 @@ class Upstream:
             if isinstance(result, Exception):
                 raise result
 
+    async def away(self) -> None:
+        """New connections are refused, idle ones reset, and the others closed after their answer."""
+        self._server.close()
+        for writer in self._idle:
+            writer.transport.abort()
+
+    async def back(self) -> None:
+        """It can be reached again, under the same URL."""
+        parts = urlsplit(self.url)
+        self._server = await asyncio.start_server(self._connected, parts.hostname, parts.port)
+
     async def received(self, number: int) -> Request:
         """The request of this number, counted from 1, once it is here."""
         async with self._changed:
@@ -187,9 +200,9 @@ class Upstream:
         reader, gone = asyncio.StreamReader(), Gone()
         pump = asyncio.create_task(_pump(raw, writer, reader, gone))
         try:
-            while (request := await _read(reader, gone, connection)) is not None:
+            while (request := await self._next(reader, writer, gone, connection)) is not None:
                 script = await self._note(request)
-                if not await _Player(request, writer).play(script):
+                if not await _Player(request, writer).play(script) or not self._server.is_serving():
                     break
         except ConnectionError:
             gone.set()  # the proxy left in the middle of a piece, which the pump may not have seen yet
@@ -197,6 +210,15 @@ class Upstream:
             pump.cancel()
             writer.close()
             self._writers.discard(writer)
+
+    async def _next(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: Gone, connection: int
+    ) -> Request | None:
+        self._idle.add(writer)
+        try:
+            return await _read(reader, gone, connection)
+        finally:
+            self._idle.discard(writer)
 
     async def _note(self, request: Request) -> Script:
         self.requests.append(request)

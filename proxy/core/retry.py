@@ -44,12 +44,16 @@ class Budget:
         self._requests[self._slot(now)] += 1
         self._asked += 1
 
+    def allows(self, now: float) -> bool:
+        """Whether one more attempt may be made."""
+        self._slot(now)
+        return self._granted + 1 <= self._ratio * self._asked + self._floor
+
     def retry(self, now: float) -> bool:
         """Whether one more attempt may be made; it is counted."""
-        slot = self._slot(now)
-        if self._granted + 1 > self._ratio * self._asked + self._floor:
+        if not self.allows(now):
             return False
-        self._retries[slot] += 1
+        self._retries[self._slot(now)] += 1
         self._granted += 1
         return True
 

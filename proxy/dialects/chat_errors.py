@@ -109,11 +109,13 @@ def error(status: int, said: Said, retry_after: float | None = None) -> ProxyErr
     if status in (400, 404, 413, 422) or (status == 500 and (_TEMPLATE.search(text) or _TOO_LONG.search(text))):
         return _bad_request(status, said, text)
     if status in (409, 425, 503, 529):
-        return Overloaded(
+        busy = Overloaded(
             said.message or f"The upstream is overloaded (status {status}).",
             code="server_is_overloaded",
             retry_after=retry_after or _AGAIN,
         )
+        busy.asked = retry_after
+        return busy
     if status in (408, 504):
         return Failed(said.message or f"The upstream timed out (status {status}).", code="server_error", status=504)
     if 400 <= status < 500:
@@ -192,6 +194,7 @@ def _overloaded(said: Said, retry_after: float | None) -> Overloaded:
     kind = said.type if said.type in ("requests", "tokens") else "rate_limit_error"
     code = said.code if said.code == "slow_down" else "rate_limit_exceeded"
     failure = Overloaded(message, code=code, type=kind, status=429, retry_after=again)
+    failure.asked = retry_after
     failure.here = retry_after is not None  # when it does not say how long, its limit may be one of the day
     return failure
 
