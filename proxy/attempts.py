@@ -2,8 +2,8 @@
 
     async for attempt in Attempts(pools, ...):
         with attempt:
-            ... ask attempt.upstream; set attempt.spoke with the first delta ...
-            return
+            ... attempt.ask(turn); set attempt.spoke with the first delta ...
+            break
 
 Going round again is the next try; when there is none, the last failure is raised. A try of an upstream that has not
 been asked yet comes at once, another one of the same upstream after a pause.
@@ -19,11 +19,12 @@ from typing import Self
 from msgspec import Struct
 
 from proxy.core.retry import Backoff
+from proxy.core.turn import Turn
 from proxy.errors import Broken, Busy, Failed, Overloaded, ProxyError, Refused, Unreachable, UpstreamError
 from proxy.metrics import Metrics, Outcome
 from proxy.pools import Choice, Member, Pool, State
 from proxy.trace import Trace
-from proxy.upstream import Upstream
+from proxy.upstream import Deltas, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -205,6 +206,10 @@ class Attempt:
     @property
     def upstream(self) -> Upstream:
         return self._member.upstream
+
+    def ask(self, turn: Turn) -> Deltas:
+        """The deltas of the upstream's answer."""
+        return self._member.upstream.ask(turn, self._attempts.trace)
 
     def __enter__(self) -> Self:
         return self

@@ -240,7 +240,8 @@ class Pool:
             return iter(self.members)
         balance = self._balance
         if now >= self.look_at:
-            balance.weigh([state.share(now) for state in self._states])
+            shares = [state.share(now) for state in self._states]
+            balance.weigh(shares if min(shares) < 1 else None)
             self.look_at = min(state.settled(now) for state in self._states)
         balance.count = choice.count
         balance.load = sum([state.load for state in self._states])

@@ -4,21 +4,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing
 from typing import Any
 
 from msgspec import Struct
 
 from proxy.attempts import Attempts, Retries
-from proxy.core.deltas import Accepted
 from proxy.core.output import Shown
 from proxy.core.patterns import is_pattern, pattern
-from proxy.core.turn import Turn
 from proxy.errors import ProxyError, Refused, RequestError
 from proxy.metrics import Metrics, UpstreamState
 from proxy.pools import Pool, State
 from proxy.trace import Trace
-from proxy.upstream import Deltas, Upstream
+from proxy.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -92,16 +89,6 @@ class Router:
         """The tries for one request. key: of core.balance.affinity_key, None when nothing marks the conversation."""
         trace.upstream_model, trace.alone = route.upstream_model or trace.model, route.alone
         return Attempts(route.pools, trace, self._retries, self._metrics, key, route.long_context)
-
-    async def ask(self, route: Route, turn: Turn, trace: Trace, key: int | None) -> Deltas:
-        """The deltas of one turn, from the first upstream that speaks: one that fails before that is passed over."""
-        async for attempt in self.attempts(route, trace, key):
-            with attempt:
-                async with aclosing(attempt.upstream.ask(turn, trace)) as answer:
-                    async for deltas in answer:
-                        attempt.spoke = attempt.spoke or not isinstance(deltas[-1], Accepted)
-                        yield deltas
-                return
 
     @property
     def states(self) -> list[State]:

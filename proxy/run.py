@@ -9,10 +9,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from proxy.attempts import Attempts
+from proxy.core.deltas import Accepted
 from proxy.core.translator import Translator
 from proxy.core.turn import Turn
 from proxy.errors import ProxyError, internal
-from proxy.upstream import Deltas
 from proxy.wire.events import Event
 
 log = logging.getLogger(__name__)
@@ -21,30 +22,32 @@ Events = AsyncGenerator[list[Event], None]
 """Non-empty batches, one for each read of the upstream; always used inside aclosing()."""
 
 
-async def run(turn: Turn, translator: Translator, ask: Callable[[Turn], Deltas]) -> Events:
-    """The events of one response, the terminal one last.
+async def run(turn: Turn, translator: Translator, tries: Callable[[], Attempts]) -> Events:
+    """The events of one response, the terminal one last. tries: of one turn; the first one that speaks is the answer.
 
     Raises ProxyError only before the first event, when the client can still be told by an HTTP status.
     """
+    failure: ProxyError | None = None
     try:
-        async with aclosing(ask(turn)) as answer:
-            async for deltas in answer:
-                events = translator.feed(deltas)
-                deltas.clear()
-                if translator.turn_over:
-                    events += translator.finish()
-                if events:
-                    yield events
+        async for attempt in tries():
+            with attempt:
+                async with aclosing(attempt.ask(turn)) as answer:
+                    async for deltas in answer:
+                        attempt.spoke = attempt.spoke or not isinstance(deltas[-1], Accepted)
+                        events = translator.feed(deltas)
+                        deltas.clear()
+                        if translator.turn_over:
+                            events += translator.finish()
+                        if events:
+                            yield events
+                break
     except ProxyError as error:
         if not translator.started:
             raise
-        if events := translator.fail(error):
-            yield events
+        failure = error
     except Exception as error:
         log.exception("response %s failed by a bug", translator.id)
         if not translator.started:
             raise internal() from error
-        if events := translator.fail(internal()):
-            yield events
     if not translator.ended:
-        yield translator.fail(internal())
+        yield translator.fail(failure or internal())
