@@ -86,13 +86,14 @@ class Watch:
     moved: something has come since the timer looked, without an end of that read.
     """
 
-    def __init__(self, content: aiohttp.StreamReader, timeouts: Timeouts, name: str) -> None:
+    def __init__(
+        self, content: aiohttp.StreamReader, timeouts: Timeouts, name: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.since: float | None = None
         self.moved = False
         self._content = content
         self._idle = timeouts.idle
         self._name = name
-        loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = loop.time
         self._at = loop.call_at
         self._timers: list[Timer | asyncio.TimerHandle] = []

@@ -12,6 +12,7 @@ been asked yet comes at once, another one of the same upstream after a pause.
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -56,7 +57,7 @@ class Attempts:
     ) -> None:
         self.trace = trace
         self.metrics = metrics
-        self.now = asyncio.get_running_loop().time
+        self.now = time.monotonic
         self._key = key
         self._retries = retries
         self._long_context = long_context

@@ -22,6 +22,7 @@ from proxy.router import Route
 from proxy.service import HEAD, Service, check_size
 from proxy.timers import after
 from proxy.trace import Trace
+from proxy.upstream import LIMITS
 from proxy.wire import forwarded
 
 log_bodies = logging.getLogger("proxy.bodies")
@@ -31,7 +32,7 @@ EDGE = 4096
 
 BUFFER = 24 * 1024  # bytes that wait for a slow client before nothing more is read
 
-_OURS = {"date", "server", "x-request-id"}
+_OURS = {"date", "server", "x-request-id", *LIMITS}
 _HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer", "transfer-encoding"}
 _NOT_PASSED = _OURS | _HOP | {"set-cookie", "upgrade"}
 _DECODED = {"br", "deflate", "gzip", "zstd"}  # content encodings that aiohttp takes off
@@ -109,7 +110,7 @@ class Forward:
         if self.route.balances:
             own = forwarded.cache_key(fields) or trace.headers.get("session_id")
             self._key = affinity_key(own or forwarded.head(fields, HEAD))
-        self._loop = asyncio.get_running_loop()
+        self._loop = trace.loop
         self._began = self._wrote_at = self._loop.time()
         self._head = self._tail = b""
         self._events = 0
@@ -129,7 +130,7 @@ class Forward:
                 upstream = attempt.upstream
                 answer = await upstream.forward(self._path, self._body, given, self._trace)
                 try:
-                    with Watch(by_blocks(answer.content), upstream.timeouts, upstream.name) as watch:
+                    with Watch(by_blocks(answer.content), upstream.timeouts, upstream.name, self._loop) as watch:
                         await self._copy(answer, watch, attempt)
                 finally:
                     answer.close()
@@ -215,7 +216,7 @@ async def _read(answer: Answer, watch: Watch, attempt: Attempt) -> bytes:
 
 
 def _passed(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """The headers of an answer that go on: not those of its connection, nor what is ours to say."""
+    """The headers of an answer that go on: not those of its connection, nor what is ours to say, as are rate limits."""
     left_out = _NOT_PASSED | {name.strip().lower() for name in ",".join(headers.getall("Connection", ())).split(",")}
     if headers.get("Content-Encoding", "").strip().lower() in _DECODED:
         left_out |= {"content-encoding", "content-length"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable
 
 from proxy.errors import ProxyError
@@ -23,7 +24,7 @@ class Probes:
 
 async def _look(member: Member, check: Check) -> None:
     """Never returns."""
-    now = asyncio.get_running_loop().time
+    now = time.monotonic
     while True:
         reason = await _ask(member, check)
         member.state.checked(now(), reason)

@@ -98,7 +98,7 @@ class Router:
 
     def watched(self) -> list[UpstreamState]:
         """Of all upstreams, for the metrics."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         return [UpstreamState(each.name, each.available(now), each.load, each.waiting) for each in self.states]
 
     @property

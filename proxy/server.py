@@ -102,8 +102,7 @@ class Server:
         if grant is not None:
             line.key = grant.name
             visit.admission = await serving.limits.admit(grant)
-        task = asyncio.current_task()
-        assert task is not None
+        task = request.task
         self.open.add(task)
         try:
             return await respond(request)
@@ -198,7 +197,7 @@ class Server:
         visit = request[VISIT]
         service = visit.serving.service
         service.keyring.admin(request.headers)
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         shown = [state.show(now) for state in service.router.states]
         return web.json_response({"upstreams": shown}, headers=visit.headers())
 

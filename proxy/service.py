@@ -1,6 +1,5 @@
 """What can be done with responses: create one. Here ids are minted and clocks are read, for the pure core below."""
 
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from proxy.core.translator import Translator
 from proxy.core.turn import first_turn
 from proxy.errors import RequestError
 from proxy.keys import Grant, Keyring
+from proxy.randomness import random_hex
 from proxy.router import Route, Router
 from proxy.run import Events, run
 from proxy.trace import Trace
@@ -40,13 +40,12 @@ class Running(NamedTuple):
 
 def mint() -> Callable[[str], str]:
     """Ids of one response: prefix and 48 hex digits, the first 16 common to all, so that a search finds them."""
-    random = os.urandom(8 + 2 * 16).hex()  # for the response and its first item: a call of the kernel costs 1 us
-    common, own = random[:16], [random[16:48], random[48:]]
+    common = random_hex(8)
 
     def mint_one(prefix: str) -> str:
         if prefix == "call_":
             return prefix + "".join(secrets.choice(_LETTERS) for _ in range(24))
-        return prefix + common + (own.pop() if own else os.urandom(16).hex())
+        return prefix + common + random_hex(16)
 
     return mint_one
 

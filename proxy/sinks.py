@@ -110,7 +110,7 @@ class EventStream(EventSourceResponse):
         self._shown = log.isEnabledFor(logging.DEBUG)
         self._events: Events = running.events
         self._trace = running.trace
-        self._loop = asyncio.get_running_loop()
+        self._loop = self._trace.loop
         self._began = self._wrote_at = self._event_at = self._loop.time()
         self.gaps = [0] * (len(GAPS) + 1)
 

@@ -1,5 +1,6 @@
 """What happened to one request: written on the way, read by its log line and by the headers of its answer."""
 
+import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -23,6 +24,7 @@ class Trace(Struct):
 
     id: x-request-id, the same toward client and upstream.
     headers: the client's, of which only those that an upstream's configuration lists go on.
+    loop: the running one, at hand: Python 3.11 makes a system call to find it.
     authorization: the client's own, for upstreams that get it passed through; never logged.
     upstream_model: as upstreams call it. context: headers by which an upstream goes on with the client's trace.
     key: the name of the client's key, "" without keys.
@@ -35,6 +37,7 @@ class Trace(Struct):
 
     id: str
     headers: Mapping[str, str]
+    loop: asyncio.AbstractEventLoop
     authorization: str = ""
     model: str = ""
     route: str = ""

@@ -103,7 +103,7 @@ class Upstream:
         content = by_blocks(answer.content)
         deltas: list[Delta] = [Accepted(self.name)]
         try:
-            with Watch(content, self.timeouts, self.name) as watch:
+            with Watch(content, self.timeouts, self.name, trace.loop) as watch:
                 if not content.total_bytes:  # else the first bytes are here too, and leave together with the headers
                     yield deltas
                     deltas = []

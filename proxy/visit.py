@@ -1,6 +1,5 @@
 """What is known of one request of a client while it is served: for its answer's headers, its line, its figures."""
 
-import os
 import string
 import time
 from math import ceil
@@ -14,6 +13,7 @@ from proxy.errors import ProxyError, RateLimited, RequestError
 from proxy.keys import Grant
 from proxy.limits import Admission
 from proxy.metrics import Done
+from proxy.randomness import random_hex
 from proxy.serving import Serving
 from proxy.spans import RequestSpan
 from proxy.trace import Trace
@@ -81,7 +81,14 @@ class Visit(Struct):
         authorization = headers.get("Authorization", "")
         if grant is not None and self.serving.service.keyring.opens(authorization):
             authorization = ""  # it is ours and no business of an upstream
-        self.trace = Trace(self.line.id, headers, authorization, key=grant.name if grant else "", span=self.span)
+        self.trace = Trace(
+            self.line.id,
+            headers,
+            request.task.get_loop(),
+            authorization,
+            key=grant.name if grant else "",
+            span=self.span,
+        )
         return self.trace
 
     def end(self) -> None:
@@ -125,7 +132,7 @@ def _request_id(given: str | None) -> str:
     """The client's own id if it is a plain one, else a new one."""
     if given and len(given) <= 128 and _SAFE.issuperset(given):
         return given
-    return "req_" + os.urandom(16).hex()
+    return "req_" + random_hex(16)
 
 
 def _warnings(trace: Trace) -> dict[str, str]:

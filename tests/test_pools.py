@@ -175,7 +175,7 @@ async def crowd(given: list[Upstream], seed: int, size: int, places: int, line: 
 
     tasks = []
     for number in range(size):
-        trace = Trace(f"r{number}", {}, key=random.choice("ab"))
+        trace = Trace(f"r{number}", {}, asyncio.get_running_loop(), key=random.choice("ab"))
         attempts = Attempts(both, trace, retries, Metrics(), None, both[1] if number % 3 else None)
         tasks.append(asyncio.create_task(ask(attempts, random, seen, pause)))
         if random.random() < 0.5:
