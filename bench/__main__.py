@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bench import targets
 from bench.client import CHAT, WrongStreamError
-from bench.report import Results, missed, table
-from bench.scenarios import FRESH, SCENARIOS, STEADY, Load, paced, quick, request
+from bench.report import Results, missed, tables
+from bench.scenarios import FINE, FRESH, SCENARIOS, STEADY, Load, paced, quick, request
 from bench.targets import CORES, Process, Target
 
 LATENCIES = ("paced_p50", "paced_p99")
@@ -69,8 +69,9 @@ class Bench:
         async with AsyncExitStack() as stack:
             running = [(target, await stack.enter_async_context(self.warm(target))) for target in chosen]
             for scenario in scenarios:
-                for number in range(min(self.load.rounds, 3) if scenario in STEADY else self.load.rounds):
-                    await self.round(scenario, number, running)
+                rounds = self.load.rounds * 4 if scenario in FINE else self.load.rounds
+                for number in range(min(rounds, 3) if scenario in STEADY else rounds):
+                    await self.round(scenario, number, [each for each in running if scenario in each[0].scenarios])
 
     async def round(self, scenario: str, number: int, running: list[tuple[Target, Process]]) -> None:
         """Every target once; backwards every other time, so that none is always the one after another."""
@@ -78,7 +79,7 @@ class Bench:
             figures = await paced(self.direct, self.load)
             for name in LATENCIES:
                 self.results[name][self.direct.name].append(figures[name])
-        due = [(target, process) for target, process in running if number < (target.rounds or self.load.rounds)]
+        due = [(target, process) for target, process in running if target.rounds is None or number < target.rounds]
         for target, process in due if number % 2 == 0 else reversed(due):
             if scenario in FRESH:
                 async with target.run(self.load.upstream, self.folder) as fresh:
@@ -110,7 +111,7 @@ async def main() -> int:
                 load = dataclasses.replace(load, rounds=args.rounds)
             bench = Bench(load, upstream, Path(folder))
             await bench.measure_all(args.only, chosen)
-    print(table(bench.results, [*(target.name for target in chosen), upstream.name], args.markdown))
+    print(tables(bench.results, args.markdown))
     misses = missed(bench.results)
     for sentence in misses:
         print(f"missed: {sentence}", file=sys.stderr)

@@ -71,6 +71,20 @@ async def request(process: Process, load: Load) -> Figures:
         return {"request_cpu": (process.cpu() - before) / (2 * each * load.concurrency)}
 
 
+async def routing(process: Process, load: Load) -> Figures:
+    """One-token requests, each of another conversation, four at a time."""
+    async with connections(process, 4) as opened:
+        each = max(1, round(load.requests / 4 / len(opened)))
+        before = process.cpu()
+        await asyncio.gather(*(ask_anew(connection, each, str(number)) for number, connection in enumerate(opened)))
+        return {"routing_cpu": (process.cpu() - before) / (each * len(opened))}
+
+
+async def ask_anew(connection: Connection, count: int, name: str) -> None:
+    for number in range(count):
+        await connection.stream(1, f"bench burst 1 0: conversation {number} of {name}")
+
+
 async def burst(process: Process, load: Load) -> Figures:
     """Some streams whose tokens come as fast as they are taken."""
     tokens = load.burst_tokens
@@ -174,8 +188,11 @@ SCENARIOS: dict[str, Scenario] = {
     "request": request,
     "memory": memory,
     "stalled": stalled,
+    "routing": routing,
 }
 FRESH = {"memory", "stalled"}
 """These need a process that has not grown yet."""
 STEADY = {"capacity", "memory", "stalled"}
 """Three rounds of these are enough."""
+FINE = {"routing"}
+"""Four times as many, and shorter: small differences are looked for."""

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,36 @@ upstreams:
 routes:
   - {{model: "*", upstreams: [main]}}
 log: {{level: warning}}
+"""
+ROUTES, UPSTREAMS = 1000, 100
+ROUTES_YAML = """\
+loop: asyncio
+listen: {{port: {port}}}
+upstreams:
+{upstreams}
+pools:
+  all: {{policy: {policy}, upstreams: [{names}]}}
+routes:
+{routes}
+log: {{level: warning}}
+"""
+NGINX_CONF = """\
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.errors warn;
+worker_rlimit_nofile 8192;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 1000000;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream engine {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_buffering off; proxy_read_timeout 1h;
+    }}
+  }}
+}}
 """
 LITELLM_YAML = """\
 model_list:
@@ -93,6 +124,7 @@ class Target:
     scale: float = 1
     rounds: int | None = None
     """Fewer rounds than the others."""
+    scenarios: frozenset[str] = frozenset({"burst", "paced", "capacity", "request", "memory", "stalled"})
 
     @asynccontextmanager
     async def run(self, upstream: int, folder: Path) -> AsyncIterator[Process]:
@@ -166,6 +198,34 @@ def proxy(loop: str, port: int, upstream: int, folder: Path) -> list[str]:
     return [sys.executable, "-m", "proxy", str(config)]
 
 
+def routes(policy: str, port: int, upstream: int, folder: Path) -> list[str]:
+    """The proxy with many routes and upstreams. What is asked for stands behind all other patterns."""
+    config = folder / f"routes-{port}.yaml"
+    names = [f"u{number}" for number in range(UPSTREAMS)]
+    exact = [f"  - {{model: org/model-{n}, aliases: [alias-{n}], pools: [all]}}" for n in range(ROUTES * 9 // 10)]
+    globs = [f'  - {{model: "family-{n}-*", pools: [all]}}' for n in range(ROUTES // 10 - 1)]
+    text = ROUTES_YAML.format(
+        port=port,
+        policy=policy,
+        upstreams="\n".join(f'  {name}: {{url: "http://127.0.0.1:{upstream}/v1", profile: vllm}}' for name in names),
+        names=", ".join(names),
+        routes="\n".join([*exact, *globs, '  - {model: "m*", pools: [all]}']),
+    )
+    config.write_text(text)
+    return [sys.executable, "-m", "proxy", str(config)]
+
+
+def nginx(port: int, upstream: int, folder: Path) -> list[str]:
+    config = folder / f"nginx-{port}.conf"
+    config.write_text(NGINX_CONF.format(port=port, upstream=upstream, folder=folder))
+    return [found_nginx(), "-p", str(folder), "-c", str(config)]
+
+
+def found_nginx() -> str:
+    """Its path, "" when it is not installed. Debian keeps it where only root looks."""
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
+
+
 def litellm(port: int, upstream: int, folder: Path) -> list[str]:
     config = folder / "litellm.yaml"
     config.write_text(LITELLM_YAML.format(upstream=upstream))
@@ -184,14 +244,28 @@ def install_litellm() -> None:
     subprocess.run([venv / "bin" / "pip", "install", "--quiet", "litellm[proxy]"], check=True)
 
 
+PASSED = frozenset({"burst", "paced", "request"})
+"""What an endpoint that passes through is measured by."""
+ROUTED = frozenset({"routing"})
+
+
 def targets(peer: str) -> list[Target]:
     """Everything that can be measured here, the floor first."""
+    bare = Target("passthrough", CHAT, passthrough)
     found = [
-        Target("passthrough", CHAT, passthrough),
-        Target("proxy", RESPONSES, partial(proxy, "asyncio")),
+        bare,
+        Target("proxy", RESPONSES, partial(proxy, "asyncio"), scenarios=bare.scenarios | ROUTED),
+        Target("forward", CHAT, partial(proxy, "asyncio"), scenarios=PASSED),
+        Target("least_loaded", RESPONSES, partial(routes, "least_loaded"), scenarios=ROUTED),
+        Target("affinity", RESPONSES, partial(routes, "affinity"), scenarios=ROUTED),
     ]
     if importlib.util.find_spec("uvloop"):
         found.append(Target("proxy + uvloop", RESPONSES, partial(proxy, "uvloop")))
+        found.append(Target("forward + uvloop", CHAT, partial(proxy, "uvloop"), scenarios=PASSED))
+    if found_nginx():
+        found.append(Target("nginx", CHAT, nginx, scenarios=PASSED))
+    else:
+        print("nginx is not installed: left out", file=sys.stderr)
     if peer == "litellm":
         install_litellm()
         found.append(Target("litellm", RESPONSES, litellm, LITELLM_ENV, scale=0.1, rounds=1))

@@ -17,12 +17,13 @@ from proxy.router import Route, Router
 from proxy.run import Events, run
 from proxy.trace import Trace
 from proxy.wire.create import Create, decode_create, echo, merge
-from proxy.wire.invalid import above
+from proxy.wire.invalid import above, unknown_parameter
 from proxy.wire.items import CustomToolCall, FunctionCall, Item
 
 HEAD = 2048
 """Characters of instructions and of the first item that tell conversations apart."""
 
+_CALLS = (FunctionCall, CustomToolCall)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -63,14 +64,16 @@ class Service:
 
     def create(self, body: bytes, trace: Trace, grant: Grant | None) -> Running:
         """Begin a response. body: the request, as JSON. Raises RequestError when it can't be begun."""
-        create = decode_create(body, strict=self.strict)
+        create = decode_create(body)
         route = self.route(create.model, trace, grant)
         create = self._fitted(create, body, route)
         trace.unknown = [name for name in create.unknown if name not in route.pass_fields]
-        if create.truncation == "auto":  # nobody shortens anything yet
-            trace.unknown.append("truncation")
         if self.strict and trace.unknown:
-            raise _unsupported(trace.unknown[0])
+            raise unknown_parameter(trace.unknown[0])
+        if create.truncation == "auto":  # nobody shortens anything yet
+            if self.strict:
+                raise _unsupported("truncation")
+            trace.unknown.append("truncation")
         model = route.upstream_model or create.model
         turn = first_turn(create, model=model, extra=route.body, passed=route.pass_fields)
         key = _conversation(create, trace) if route.balances else None
@@ -99,7 +102,7 @@ class Service:
         """The request as the route wants it. Raises RequestError for one that is over the route's limits."""
         check_size(body, route)
         if route.defaults or route.overrides:
-            create = decode_create(merge(body, route.defaults, route.overrides), strict=self.strict)
+            create = decode_create(merge(body, route.defaults, route.overrides))
         if (most := route.max_output_tokens) is not None:
             if create.max_output_tokens is None:
                 return structs.replace(create, max_output_tokens=most)
@@ -129,7 +132,7 @@ def _conversation(create: Create, trace: Trace) -> int:
 
 
 def _call_ids(items: list[Item]) -> set[str]:
-    return {item.call_id for item in items if isinstance(item, FunctionCall | CustomToolCall) and item.call_id}
+    return {item.call_id for item in items if isinstance(item, _CALLS) and item.call_id}
 
 
 def _padding(size: int) -> str:

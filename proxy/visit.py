@@ -27,6 +27,7 @@ class Visit(Struct):
 
     serving: what it is served with, to its end. done: its figures, as far as they are known. began: by perf_counter.
     grant: None without keys. trace: None before an upstream is wanted. admission: under the limits of its key, if any.
+    passes: it passes through: failures are told in the upstream's own words, where there are some.
     """
 
     line: Line
@@ -37,6 +38,7 @@ class Visit(Struct):
     grant: Grant | None = None
     trace: Trace | None = None
     admission: Admission | None = None
+    passes: bool = False
 
     def headers(self) -> dict[str, str]:
         """Of the answer (RESPONSES.md 7.5), as of now."""
@@ -54,8 +56,8 @@ class Visit(Struct):
             headers |= self.trace.limits
         return headers
 
-    def refuse(self, error: ProxyError, *, original: bool) -> web.Response:
-        """The answer for a failure. original: in the upstream's own words, where there are some."""
+    def refuse(self, error: ProxyError) -> web.Response:
+        """The answer for a failure."""
         line = self.line
         line.ended, line.error = line.ended or "error", error.message
         headers = self.headers()
@@ -69,7 +71,7 @@ class Visit(Struct):
             headers["retry-after-ms"] = str(ceil(error.retry_after * 1000))
         if error.should_retry is not None:
             headers["x-should-retry"] = str(error.should_retry).lower()
-        if original and error.original is not None:
+        if self.passes and error.original is not None:
             status, kind, body = error.original
             return web.Response(status=status, body=body, headers=headers | ({"Content-Type": kind} if kind else {}))
         body = msgspec.json.encode({"error": error.detail()})
@@ -114,15 +116,12 @@ class Visit(Struct):
 VISIT = web.RequestKey("visit", Visit)
 
 
-def begin(request: web.Request, serving: Serving) -> Visit:
-    """The request's visit, which has to end."""
+def begin(request: web.Request, serving: Serving, endpoint: str) -> Visit:
+    """The request's visit, which has to end. endpoint: as in Done."""
     serving.enter()
     headers, path = request.headers, request.path
     line = Line(request.method, printable(path, 200), _request_id(headers.get("X-Request-Id")))
     line.client_id = printable(headers.get("X-Client-Request-Id", ""), 512) or None
-    resource = request.match_info.route.resource
-    known = path if path in serving.endpoints else "other"
-    endpoint = known if resource is None else resource.canonical
     span = serving.instruments.tracer.begin(headers, request.method, endpoint)
     visit = request[VISIT] = Visit(line, serving, span, Done(endpoint=endpoint, status=0), time.perf_counter())
     return visit

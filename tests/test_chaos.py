@@ -166,4 +166,4 @@ async def test_nothing_is_lost_and_nothing_is_paid_twice() -> None:
     met = Counter(fault for played in chaos.played.values() for fault, _ in played)
     print(f"{dict(ends)}, after {met.total()} attempts: {dict(met)}")  # noqa: T201
     assert len(replies) == REQUESTS
-    assert len(met) >= len(SCRIPTS) - 1  # whose port is closed mostly sees nothing
+    assert len(met) > 12

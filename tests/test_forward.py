@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.chat import CHAT, chat
+from tests.chat import CHAT, chat, streaming
 from tests.proxy import in_process
 from tests.upstream import (
     CLOSE,

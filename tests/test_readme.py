@@ -40,8 +40,8 @@ def test_the_configuration_loads_and_is_ten_lines(tmp_path: Path) -> None:
 def test_the_request_is_accepted() -> None:
     body = re.search(r"-d '(.*)'", block("sh"))
     assert body
-    create = decode_create(body[1].encode(), strict=True)
-    assert (create.model, create.stream) == ("demo", True)
+    create = decode_create(body[1].encode())
+    assert (create.model, create.stream, create.unknown) == ("demo", True, {})
 
 
 def test_the_shown_events_are_json_but_for_what_is_left_out() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Raw, Struct, ValidationError
 from msgspec.json import Decoder
 
-from proxy.wire.invalid import mismatch, unknown_parameter, unreadable
+from proxy.wire.invalid import mismatch, unreadable
 from proxy.wire.tools import NULL, ToolChoice
 
 
@@ -108,28 +108,26 @@ _MOST = 1000
 """Halves that are replaced in one body; more of them are no accident."""
 
 
-def decode_body(data: bytes, *, strict: bool) -> tuple[Body, dict[str, Raw]]:
-    """The known fields, and the JSON of the unknown ones by name; strict refuses these. Raises RequestError."""
+def decode_body(data: bytes) -> tuple[Body, dict[str, Raw]]:
+    """The known fields, and the JSON of the unknown ones by name. Raises RequestError."""
     try:
         if not data.isascii():
             data.decode()  # msgspec does not look into the strings of a Raw
-        return _decode(data, strict)
+        return _decode(data)
     except ValidationError as error:
         raise mismatch(error) from None
     except ValueError as error:
         whole, replaced = _lone.subn(rb"\1\\ufffd", data, _MOST) if _surrogate.search(data) else (data, 0)
         if not 0 < replaced < _MOST:
             raise unreadable(str(error)) from None
-        return decode_body(whole, strict=strict)
+        return decode_body(whole)
 
 
-def _decode(data: bytes, strict: bool) -> tuple[Body, dict[str, Raw]]:
+def _decode(data: bytes) -> tuple[Body, dict[str, Raw]]:
     try:
         return _exact(data), {}
     except ValidationError as error:
         if not str(error).startswith("Object contains unknown field"):
             raise
     unknown = {name: raw for name, raw in _object(data).items() if name not in Body.__struct_fields__}
-    if strict:
-        raise unknown_parameter(next(iter(unknown)))
     return _lenient(data), unknown

@@ -46,14 +46,14 @@ _encode = Encoder().encode
 _fields = Decoder(dict[str, Raw]).decode
 
 
-def decode_create(data: bytes, *, strict: bool = False) -> Create:
+def decode_create(data: bytes) -> Create:
     """Decode and check the body of a request (RESPONSES.md 2).
 
     Raises RequestError, a 400 that names the parameter (2.9), in the order of 2.6.
-    strict: unknown fields are refused. `store: true` is accepted although nothing is stored yet; the echo says false.
+    `store: true` is accepted although nothing is stored yet; the echo says false.
     """
     try:
-        body, unknown = decode_body(data, strict=strict)
+        body, unknown = decode_body(data)
         check_body(body)
         assert body.input is not None
         schema = decode_schema(body.text)

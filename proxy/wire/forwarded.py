@@ -36,7 +36,7 @@ def model(fields: dict[str, Raw]) -> str:
     if any(name != "model" and name.lower() == "model" for name in fields):  # Go, and so Ollama, ignores the case
         raise RequestError("The field 'model' is here twice, in different cases.", param="model")
     name = _text(fields, "model")
-    if name is None:
+    if not name:
         raise missing("model")
     return name
 

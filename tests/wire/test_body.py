@@ -9,9 +9,9 @@ from proxy.wire.body import decode_body
 LONE = rb'{"model":"m","input":"half \ud83d, other half \ude00, whole \ud83d\ude00, no escape \\ud83d"}'
 
 
-def error_of(data: bytes, *, strict: bool = False) -> RequestError:
+def error_of(data: bytes) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        decode_body(data, strict=strict)
+        decode_body(data)
     return caught.value
 
 
@@ -77,7 +77,7 @@ def test_a_number_out_of_range_is_named(field: str, value: bytes) -> None:
 
 
 def test_unknown_fields_are_kept_aside() -> None:
-    body, unknown = decode_body(b'{"top_k":[1, 2],"model":"m","client_metadata":{"a":1},"items":3}', strict=False)
+    body, unknown = decode_body(b'{"top_k":[1, 2],"model":"m","client_metadata":{"a":1},"items":3}')
     assert body.model == "m"
     assert unknown == {"top_k": msgspec.Raw(b"[1, 2]"), "items": msgspec.Raw(b"3")}
 
@@ -86,18 +86,13 @@ def test_types_are_checked_beside_unknown_fields_too() -> None:
     assert error_of(b'{"top_k":1,"stream":"yes"}').param == "stream"
 
 
-def test_strict_refuses_unknown_fields() -> None:
-    error = error_of(b'{"model":"m","foo":1}', strict=True)
-    assert (error.code, error.param, error.message) == ("unknown_parameter", "foo", "Unknown parameter: 'foo'.")
-
-
-def test_strict_knows_the_tracing_of_codex() -> None:
-    _, unknown = decode_body(b'{"model":"m","client_metadata":{"session_id":"s"}}', strict=True)
+def test_the_tracing_of_codex_is_known() -> None:
+    _, unknown = decode_body(b'{"model":"m","client_metadata":{"session_id":"s"}}')
     assert unknown == {}
 
 
 def test_half_an_emoji_becomes_a_replacement_character() -> None:
-    body, _ = decode_body(LONE, strict=False)
+    body, _ = decode_body(LONE)
     assert body.input == "half \ufffd, other half \ufffd, whole \U0001f600, no escape \\ud83d"
 
 
