@@ -69,7 +69,7 @@ class Bench:
         async with AsyncExitStack() as stack:
             running = [(target, await stack.enter_async_context(self.warm(target))) for target in chosen]
             for scenario in scenarios:
-                rounds = self.load.rounds * 4 if scenario in FINE else self.load.rounds
+                rounds = self.load.rounds * 3 if scenario in FINE else self.load.rounds
                 for number in range(min(rounds, 3) if scenario in STEADY else rounds):
                     await self.round(scenario, number, [each for each in running if scenario in each[0].scenarios])
 

@@ -54,9 +54,7 @@ SECTIONS = (
             Figure("request_cpu", "CPU us per one-token request", 1.5, 1.2),
             Figure("stream_memory", "memory per open stream KB", 40, 30, relative=False),
             Figure("stalled_memory", "50 stalled readers: growth MB", 25, 15, relative=False),
-            Figure(
-                "stalled_streams", "50 stalled readers: stalled upstreams", 50, None, relative=False, at_least=True
-            ),
+            Figure("stalled_streams", "50 stalled readers: stalled upstreams", 50, None, relative=False, at_least=True),
         ),
     ),
     Section(

@@ -72,17 +72,18 @@ async def request(process: Process, load: Load) -> Figures:
 
 
 async def routing(process: Process, load: Load) -> Figures:
-    """One-token requests, each of another conversation, four at a time."""
-    async with connections(process, 4) as opened:
-        each = max(1, round(load.requests / 4 / len(opened)))
+    """One-token requests, each of another conversation, one by one, once there are connections to all upstreams."""
+    count = load.requests // 2
+    async with connections(process, 1) as opened:
+        await ask_anew(opened[0], count // 2, "beginner")
         before = process.cpu()
-        await asyncio.gather(*(ask_anew(connection, each, str(number)) for number, connection in enumerate(opened)))
-        return {"routing_cpu": (process.cpu() - before) / (each * len(opened))}
+        await ask_anew(opened[0], count, "conversation")
+        return {"routing_cpu": (process.cpu() - before) / count}
 
 
 async def ask_anew(connection: Connection, count: int, name: str) -> None:
     for number in range(count):
-        await connection.stream(1, f"bench burst 1 0: conversation {number} of {name}")
+        await connection.stream(1, f"bench burst 1 0: {name} {number}")
 
 
 async def burst(process: Process, load: Load) -> Figures:
@@ -195,4 +196,4 @@ FRESH = {"memory", "stalled"}
 STEADY = {"capacity", "memory", "stalled"}
 """Three rounds of these are enough."""
 FINE = {"routing"}
-"""Four times as many, and shorter: small differences are looked for."""
+"""Three times as many: small differences are looked for."""

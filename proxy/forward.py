@@ -1,13 +1,13 @@
 """Endpoints that pass through: request and answer go on byte for byte, the answer as fast as the client reads it."""
 
-import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 import msgspec
 from aiohttp import web
+from aiohttp.http import StreamWriter
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.answer import Watch
@@ -49,17 +49,34 @@ class ForwardResponse(web.StreamResponse):
     _send_headers_immediately = False  # aiohttp's: they leave with the first block, in one packet
     stalled = False
 
-    def __init__(self, status: int, headers: CIMultiDict[str], transport: asyncio.Transport, patience: float) -> None:
+    def __init__(self, status: int, headers: CIMultiDict[str], patience: float) -> None:
         super().__init__(status=status, headers=headers)
-        self._transport = transport
         self._patience = patience
 
-    async def send(self, block: bytes | None) -> None:
-        """Returns when there is room for more. None: the end."""
-        self._left = self._transport.get_write_buffer_size() + len(block or b"")
+    async def begin(self, request: web.Request) -> None:
+        if (transport := request.transport) is None:
+            raise ConnectionResetError
+        if transport.get_write_buffer_limits()[1] != BUFFER:  # of this connection's first answer
+            transport.set_write_buffer_limits(high=BUFFER)
+        self._transport, self._protocol = transport, request.protocol
+        writer = await self.prepare(request)
+        assert isinstance(writer, StreamWriter)
+        self._writer = writer
+
+    async def send(self, block: bytes) -> None:
+        """Returns when there is room for more."""
+        await self._writer.write(block, drain=False)
+        if self._protocol.writing_paused:
+            await self._patiently(self._writer.drain())
+
+    async def end(self) -> None:
+        await self._patiently(self.write_eof())
+
+    async def _patiently(self, work: Awaitable[None]) -> None:
+        self._left = self._transport.get_write_buffer_size()
         self._timer = after(self._patience, self._look)
         try:
-            await (self.write_eof() if block is None else self.write(block))
+            await work
         finally:
             self._timer.cancel()
 
@@ -135,7 +152,7 @@ class Forward:
                 finally:
                     answer.close()
             if self.response is not None:
-                await self.response.send(None)
+                await self.response.end()
                 self.complete = True
                 return self.response
         raise AssertionError("there is always a next try, or an error")
@@ -150,7 +167,7 @@ class Forward:
             raise error
         if self.stream and self._tail.endswith(_BLANK_LINE) and response.content_length is None:
             await response.send(b"data: %b\n\n" % msgspec.json.encode({"error": error.detail()}))
-            await response.send(None)
+            await response.end()
         else:
             response.abort()
         return response
@@ -167,25 +184,29 @@ class Forward:
         return self._wrote_at - self._began - (self.first_after or 0)
 
     async def _copy(self, answer: Answer, watch: Watch, attempt: Attempt) -> None:
-        while block := await _read(answer, watch, attempt):
+        content = answer.content
+        while True:
+            watch.since = watch.now()
+            try:
+                block = await content.readany()
+            except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                message = f"The upstream {attempt.upstream.name!r} broke off its answer."
+                raise Broken(message, code="server_error") from error
+            watch.since = None
             response = self.response or await self._begin(answer, attempt)
+            if not block:
+                return
             self._look(block)
             await response.send(block)
-        if self.response is None:
-            await self._begin(answer, attempt)
 
     async def _begin(self, answer: Answer, attempt: Attempt) -> ForwardResponse:
         attempt.spoke = True
         self._body = b""  # it may be large, and the answer long
-        if (transport := self._request.transport) is None:
-            raise ConnectionResetError
-        if transport.get_write_buffer_limits()[1] != BUFFER:  # of this connection's first answer
-            transport.set_write_buffer_limits(high=BUFFER)
         headers = _passed(answer.headers)
         headers.update(self._headers())
-        response = self.response = ForwardResponse(answer.status, headers, transport, self._send_timeout)
-        self.stream = response.content_type == "text/event-stream"
-        await response.prepare(self._request)
+        response = ForwardResponse(answer.status, headers, self._send_timeout)
+        await response.begin(self._request)
+        self.response, self.stream = response, response.content_type == "text/event-stream"
         return response
 
     def _look(self, block: bytes) -> None:
@@ -203,16 +224,6 @@ class Forward:
             self._events += block.count(b"data:")
         if log_bodies.isEnabledFor(logging.INFO):
             log_bodies.info("%s to the client: %s", self._trace.id, block.decode("utf-8", "replace"))
-
-
-async def _read(answer: Answer, watch: Watch, attempt: Attempt) -> bytes:
-    watch.since = watch.now()
-    try:
-        return await answer.content.readany()
-    except (aiohttp.ClientError, OSError, RuntimeError) as error:
-        raise Broken(f"The upstream {attempt.upstream.name!r} broke off its answer.", code="server_error") from error
-    finally:
-        watch.since = None
 
 
 def _passed(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

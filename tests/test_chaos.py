@@ -161,6 +161,7 @@ async def test_nothing_is_lost_and_nothing_is_paid_twice() -> None:
         else:
             status = "completed" if reply.status == 200 else "failed"
         ends[status] += 1
+        assert status != "completed" or b'"text":"Hi"' in reply.body  # of one upstream, and not of two
         assert chaos.finished(name) == (status == "completed"), name
         assert chaos.begun(name) or status == "completed", name
     met = Counter(fault for played in chaos.played.values() for fault, _ in played)

@@ -1,13 +1,20 @@
 """Which upstream gets a request, seen from outside: health, policies, the larger window."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from proxy.access import Line
+from proxy.assemble import assemble
+from proxy.config import Config
+from proxy.loading import load
+from proxy.metrics import Metrics
+from proxy.serving import Instruments
+from proxy.spans import Tracer
 from tests.failing import BOTH, FAST, FIRST, GOOD, admin, attempts, counted, idle, oh, pool, retries, upstreams
-from tests.proxy import Client, Json, in_process, until
+from tests.proxy import Client, Json, config, in_process, until, written
 from tests.upstream import Request, Script, Upstream, answer, sse, text
 
 LONG = {"error": {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}}
@@ -47,6 +54,34 @@ async def test_an_upstream_that_is_out_comes_back() -> None:
         assert (await proxy.post()).status == 200
         while len(first.requests) == 1:
             assert (await proxy.post()).status == 200
+
+
+async def test_who_has_come_back_may_fail_once_again() -> None:
+    bad = answer(500, oh("died"))
+    settings = {"health": {"max_fails": 2, "fail_duration": 0.05, "slow_start": 0}, **admin()}
+    async with (
+        Upstream(bad, bad, GOOD, bad, GOOD) as first,
+        Upstream(GOOD) as second,
+        in_process(first, second, **settings) as proxy,
+    ):
+        while len(first.requests) < 4:
+            assert (await proxy.post()).status == 200
+        assert (await upstreams(proxy))["u1"]["health"] == "healthy"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_an_upstream_keeps_its_health_over_a_reload_unless_it_is_another_place(moved: bool) -> None:
+    instruments = Instruments(Metrics(), Tracer())
+    urls = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1" if moved else "http://127.0.0.1:1/v1"]
+    found: list[Config] = []
+    for url in urls:
+        with written(config({"url": url})) as path:
+            found.append(load(path, {}))
+    old = await assemble(found[0], instruments)
+    new = await assemble(found[1], instruments, old)
+    assert (new.service.router.states[0] is not old.service.router.states[0]) == moved
+    await new.close()
+    await old.close()
 
 
 async def test_upstreams_show_their_load_and_health() -> None:
@@ -94,6 +129,18 @@ async def test_a_long_prompt_goes_to_the_larger_window(script: Script, stream: b
         assert await counted(proxy, "fallbacks_total", "route") == {"*": 1}
     assert (reply.final() if stream else reply.json())["status"] == "completed"
     assert (lines[0].attempts, lines[0].pool, lines[0].upstream) == (2, "large", "u3")
+
+
+async def test_a_long_conversation_stays_where_it_was() -> None:
+    pools = {"large": {"upstreams": ["u2", "u3", "u4"], "policy": "affinity"}}
+    routes = [{"model": "*", "upstreams": ["u1"], "long_context": "large"}]
+    async with AsyncExitStack() as stack:
+        scripts: list[Script] = [answer(400, LONG), GOOD, GOOD, GOOD]
+        given = [await stack.enter_async_context(Upstream(script)) for script in scripts]
+        proxy = await stack.enter_async_context(in_process(*given, pools=pools, routes=routes))
+        for number in range(12):
+            assert (await proxy.post(prompt_cache_key="k", input=f"{number}")).status == 200
+        assert sorted(len(upstream.requests) for upstream in given) == [0, 0, 12, 12]
 
 
 async def test_what_is_too_long_for_all_is_a_bad_request() -> None:

@@ -283,7 +283,7 @@ async def test_the_budget_is_a_share_of_the_requests() -> None:
 
 
 async def test_the_budget_of_a_pool_is_not_filled_by_requests_that_it_never_saw() -> None:
-    settings = retries(3, budget=0.5, reserve=0) | {"health": {"max_fails": 0}}
+    settings = retries(8, budget=0.5, reserve=0) | {"health": {"max_fails": 0}}
     async with Upstream(*[GOOD] * 10, [Raw(b""), CUT]) as first, Upstream(answer(500, oh("died"))) as second:
         async with in_process(first, second, **settings) as proxy:
             for _ in range(10):

@@ -40,6 +40,35 @@ async def test_an_upstream_with_a_free_place_goes_before_a_line() -> None:
         assert (len(first.requests), len(second.requests)) == (1, 1)
 
 
+async def test_a_line_goes_before_an_ill_upstream() -> None:
+    settings = {"health": {"max_fails": 1, "fail_duration": 3600}}
+    async with (
+        Upstream(answer(500, oh("died"))) as ill,
+        Upstream(GOOD, [*FIRST, GONE], GOOD) as well,
+        in_process({"url": ill.url}, limited(well), **settings) as proxy,
+    ):
+        assert (await proxy.post()).status == 200
+        async with proxy.stream() as stream:
+            await stream.until("output_text.delta")
+            task = asyncio.create_task(proxy.post())
+            await waiting(proxy, 1)
+        assert (await task).status == 200
+        assert (len(ill.requests), len(well.requests)) == (1, 3)
+
+
+async def test_who_has_waited_long_enough_stands_in_no_other_line() -> None:
+    async with (
+        Upstream([*FIRST, GONE]) as first,
+        Upstream([*FIRST, GONE]) as second,
+        in_process(limited(first, seconds=0.05), limited(second, seconds=3600)) as proxy,
+        proxy.stream() as one,
+        proxy.stream() as other,
+    ):
+        await one.until("output_text.delta")
+        await other.until("output_text.delta")
+        assert (await proxy.post()).status == 503
+
+
 @BOTH
 async def test_a_full_line_is_a_429(stream: bool) -> None:
     async with Upstream([*FIRST, GONE], GOOD) as upstream, in_process(limited(upstream, size=0)) as proxy:
