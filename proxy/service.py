@@ -67,7 +67,8 @@ class Service:
         create = decode_create(body)
         route = self.route(create.model, trace, grant)
         create = self._fitted(create, body, route)
-        trace.unknown = [name for name in create.unknown if name not in route.pass_fields]
+        if create.unknown:
+            trace.unknown = [name for name in create.unknown if name not in route.pass_fields]
         if self.strict and trace.unknown:
             raise unknown_parameter(trace.unknown[0])
         if create.truncation == "auto":  # nobody shortens anything yet

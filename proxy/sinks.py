@@ -82,7 +82,8 @@ class EventStream(EventSourceResponse):
     headers: asked for when the stream begins, since they tell what the upstream could not be told.
 
     written: bytes of frames. first_after: seconds until the first event of an item left, or None. stalled: the client
-    was dropped. complete: everything has been sent. gaps: between writes, counted by metrics.GAPS.
+    was dropped. complete: everything has been sent. gaps: between writes, counted by metrics.GAPS,
+    None when there was one write.
     """
 
     _send_headers_immediately = False  # aiohttp's: they leave with the first events, in one packet
@@ -97,6 +98,7 @@ class EventStream(EventSourceResponse):
     stalled = False
     done = False
     complete = False
+    gaps: list[int] | None = None
 
     def __init__(self, running: Running, pace: Pace, headers: Callable[[], Mapping[str, str]]) -> None:
         # sep: LF, as OpenAI sends it. The library's own frames are never used, only its connection care.
@@ -112,7 +114,6 @@ class EventStream(EventSourceResponse):
         self._trace = running.trace
         self._loop = self._trace.loop
         self._began = self._wrote_at = self._event_at = self._loop.time()
-        self.gaps = [0] * (len(GAPS) + 1)
 
     async def run(self, request: web.Request, stopping: Stopping) -> None:
         """Send the whole stream.
@@ -181,6 +182,7 @@ class EventStream(EventSourceResponse):
         if self.first_after is None and events[-1].seq > 1:
             self.first_after = now - self._began
         if self.written:
+            self.gaps = self.gaps or [0] * (len(GAPS) + 1)
             self.gaps[bisect_left(GAPS, now - self._wrote_at)] += 1
         self._wrote_at = self._event_at = now
         if self._shown:

@@ -102,7 +102,8 @@ class Visit(Struct):
         if trace is not None:
             line.model, line.route, line.pool = printable(trace.model, 200), trace.route, trace.pool
             line.upstream, line.attempts = trace.upstream, trace.attempts
-            line.dropped = [printable(name, 64) for name in (trace.unknown + trace.dropped)[:32]]
+            if trace.unknown or trace.dropped:
+                line.dropped = [printable(name, 64) for name in (trace.unknown + trace.dropped)[:32]]
             line.ignored = trace.ignored[:32]
             done.route = trace.route
         write(line)
