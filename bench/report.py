@@ -63,7 +63,7 @@ SECTIONS = (
         ("forward",),
         (
             Figure("burst_cpu", "burst: CPU us per delta", 1.2, None),
-            Figure("paced_cpu", "paced: CPU us per delta", 1, 0.8),
+            Figure("paced_cpu", "paced: CPU us per delta", 1.1, 0.8),
             Figure("paced_delivered", "paced: delivered %", 100, None, relative=False, at_least=True),
             Figure("paced_p50", "paced: latency p50 ms", 1.1, None),
             Figure("paced_p99", "paced: latency p99 ms", 1.3, None),

@@ -238,7 +238,10 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Name of a pool with a larger context window, which is asked when a prompt is too long for the others."""
 
     endpoints: tuple[str, ...] = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
-    """Other endpoints that pass through unchanged, by the `model` of their JSON body."""
+    """Other endpoints that pass through unchanged, by the `model` of their JSON body.
+
+    Their requests know nothing of `defaults`, `overrides`, `body`, `pass_fields` and `max_output_tokens`.
+    """
 
 
 class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
