@@ -1,10 +1,14 @@
 """The access log: one line for each request, for people (text) and machines (fields)."""
 
 import logging
+import re
 
 from msgspec import Struct
 
 log = logging.getLogger("proxy.access")
+
+_ODD = re.compile(r'[\s="\\]')
+"""What would make several words of one, or look like quotes."""
 
 
 class Line(Struct):
@@ -50,6 +54,15 @@ def printable(text: str, longest: int) -> str:
     return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in text[:longest])
 
 
+def _word(value: object) -> str:
+    """A value in the text: in quotes where it would look like something else without."""
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    if not _ODD.search(text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 class _Text:
     """The line for people, made only when it is written."""
 
@@ -60,13 +73,13 @@ class _Text:
 
     def __str__(self) -> str:
         line = self._line
-        words = [line.method, line.path, str(line.status), line.ended]
+        words = [line.method, _word(line.path), str(line.status), line.ended]
         if line.model is not None:
             words += [
-                f"model={line.model}",
-                f"route={line.route}",
-                f"pool={line.pool}",
-                f"upstream={line.upstream}",
+                f"model={_word(line.model)}",
+                f"route={_word(line.route)}",
+                f"pool={_word(line.pool)}",
+                f"upstream={_word(line.upstream)}",
                 f"attempts={line.attempts}",
                 f"tokens={line.input}/{line.output}",
             ]
@@ -81,5 +94,5 @@ class _Text:
             "client": line.client_id,
             "error": line.error,
         }
-        words += [f"{name}={value}" for name, value in optional.items() if value]
+        words += [f"{name}={_word(value)}" for name, value in optional.items() if value]
         return " ".join((*filter(None, words), line.id))

@@ -62,6 +62,12 @@ class Lane:
         kept, self._kept = self._kept, []
         return kept
 
+    def close(self) -> None:
+        """The answer has ended, in whatever way."""
+        if self._content is not None:
+            self._content.listen(None)
+        self._error, self._kept = None, []
+
     def _arrived(self, content: BlockReader, express: Express) -> None:
         if not content.waits():
             return

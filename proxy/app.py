@@ -5,8 +5,9 @@ import gc
 import logging
 import os
 import signal
+import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from importlib import metadata
 from importlib.util import find_spec
@@ -15,11 +16,12 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from proxy.assemble import assemble
+from proxy.assemble import assemble, client_contexts
 from proxy.config import Config
+from proxy.connections import Tls
 from proxy.lag import Lag
-from proxy.listener import Listener
-from proxy.logs import set_up
+from proxy.listener import Listener, server_context
+from proxy.logs import LoopErrors, set_up
 from proxy.metrics import Metrics
 from proxy.reload import Reload
 from proxy.server import Server
@@ -34,16 +36,31 @@ Announce = Callable[[str, int], None]
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+class Contexts(NamedTuple):
+    """What the TLS files of a configuration say. server: None without `listen.tls`."""
+
+    server: ssl.SSLContext | None
+    clients: Mapping[Tls, ssl.SSLContext]
+
+
+def read_contexts(config: Config) -> Contexts:
+    """Raises OSError when the files can't be used."""
+    tls = config.listen.tls
+    return Contexts(server_context(tls) if tls else None, client_contexts(config))
+
+
 class Worker(NamedTuple):
     """One of several processes that serve the same.
 
     number: from 0; one that takes the place of a dead one has its number. supervisor: a pipe that ends with the process
-    that has started them. folder: where they keep their metrics together.
+    that has started them. folder: where they keep their metrics together. contexts: of the configuration in force,
+    whose files may be others by now.
     """
 
     number: int
     supervisor: int
     folder: Path
+    contexts: Contexts
 
 
 def serve(source: Source, config: Config, announce: Announce, worker: Worker | None = None) -> int:
@@ -87,7 +104,8 @@ async def _serve(source: Source, config: Config, announce: Announce, worker: Wor
     if worker is not None:
         _end_with(worker.supervisor, stop)
     async with AsyncExitStack() as stack:
-        server = await build(config, stack, worker)
+        contexts = worker.contexts if worker else read_contexts(config)
+        server = await build(config, stack, worker, contexts.clients)
         # handler_cancellation: a client that goes away must end its handler, and thereby its upstream (pitfall 73)
         runner = web.AppRunner(
             server.app,
@@ -99,7 +117,7 @@ async def _serve(source: Source, config: Config, announce: Announce, worker: Wor
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        listener = Listener(config, shared=worker is not None)
+        listener = Listener(config, contexts.server, shared=worker is not None)
         await listener.start(runner)
         stack.callback(Lag().close)
         reload = Reload(source, config, server, listener, again, supervised=worker is not None)
@@ -119,6 +137,7 @@ async def _serve(source: Source, config: Config, announce: Announce, worker: Wor
 
 def _listen_to_signals(stop: asyncio.Event, again: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopErrors().tell)
     had_terminal = os.isatty(0)
 
     def hang_up() -> None:
@@ -141,13 +160,21 @@ def _end_with(supervisor: int, stop: asyncio.Event) -> None:
     loop.add_reader(supervisor, died)
 
 
-async def build(config: Config, stack: AsyncExitStack, worker: Worker | None = None) -> Server:
-    """Everything but the listener. stack: closes what was opened, and what has replaced it meanwhile."""
+async def build(
+    config: Config,
+    stack: AsyncExitStack,
+    worker: Worker | None = None,
+    contexts: Mapping[Tls, ssl.SSLContext] | None = None,
+) -> Server:
+    """Everything but the listener. stack: closes what was opened, and what has replaced it meanwhile.
+
+    contexts: for upstreams, made before.
+    """
     metrics, tracer = _metrics(config, worker), _tracer(config)
     metrics.start()
     stack.callback(metrics.close)
     stack.push_async_callback(tracer.close)
-    server = Server(await assemble(config, Instruments(metrics, tracer)))
+    server = Server(await assemble(config, Instruments(metrics, tracer), contexts=contexts))
 
     async def close() -> None:
         await server.serving.close()

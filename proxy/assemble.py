@@ -1,5 +1,7 @@
 """A configuration -> everything that serves it."""
 
+import ssl
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -33,13 +35,18 @@ from proxy.upstream import Endpoint, Upstream
 S = TypeVar("S", bound=Struct)
 
 
-async def assemble(config: Config, instruments: Instruments, old: Serving | None = None) -> Serving:
+async def assemble(
+    config: Config,
+    instruments: Instruments,
+    old: Serving | None = None,
+    contexts: Mapping[Tls, ssl.SSLContext] | None = None,
+) -> Serving:
     """What this configuration amounts to; to be closed, or retired, by the caller.
 
-    old: the one that it replaces, whose counts and health go on.
+    old: the one that it replaces, whose counts and health go on. contexts: made before, without which files are read.
     """
     async with AsyncExitStack() as stack:
-        connections = await stack.enter_async_context(Connections())
+        connections = await stack.enter_async_context(Connections(contexts))
         demo_url = ""
         if any(upstream.url == DEMO for upstream in config.upstreams.values()):
             model = await demo.start()
@@ -63,6 +70,12 @@ async def assemble(config: Config, instruments: Instruments, old: Serving | None
             metrics_open=config.metrics.open,
             resources=stack.pop_all(),
         )
+
+
+def client_contexts(config: Config) -> dict[Tls, ssl.SSLContext]:
+    """How all upstreams are recognised. Raises OSError when the files can't be used."""
+    found = {_like(Tls, upstream.tls) for upstream in config.upstreams.values() if upstream.tls}
+    return {tls: tls.context() for tls in found}
 
 
 def _router(config: Config, pools: "_Pools", metrics: Metrics) -> Router:

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from msgspec import Struct
 
@@ -23,7 +23,7 @@ from proxy.core.retry import Backoff
 from proxy.core.turn import Turn
 from proxy.errors import Broken, Busy, Failed, Overloaded, ProxyError, Refused, Unreachable, UpstreamError
 from proxy.metrics import Metrics, Outcome
-from proxy.pools import Choice, Member, Pool, State
+from proxy.pools import Choice, Member, Pool, State, place_at
 from proxy.trace import Trace
 from proxy.upstream import Deltas, Upstream
 
@@ -77,7 +77,7 @@ class Attempts:
 
     async def __anext__(self) -> "Attempt":
         if self._error is not None and self._counted >= self._retries.attempts:
-            raise self._error
+            self._give_up()
         pool, member = self._free() or await self._waited() or await self._once_more()
         self._note(pool, member)
         return Attempt(self, pool, member)
@@ -97,27 +97,23 @@ class Attempts:
         return None
 
     async def _waited(self) -> tuple[Pool, Member] | None:
-        """The first upstream with room in its waiting line, after the wait. Raises Busy if that is all there was."""
+        """The first upstream that has a place again. Raises Busy if waiting was all there was to do."""
         now = self.now()
-        busy: Busy | None = None
+        places: dict[State, tuple[Pool, Member]] = {}
         for pool, member in list(self._open(now, healthy=True)) or list(self._open(now, healthy=False)):
-            try:
-                await member.state.wait(self.trace.key)
-            except Busy as error:
-                busy = busy or error
-                if error.status == 503:
-                    break  # enough time is gone
-            else:
-                return pool, member
-        if busy is not None and self._error is None:
+            places.setdefault(member.state, (pool, member))
+        if not places:
+            return None
+        try:
+            return places[await place_at(list(places), self.trace.key)]
+        except Busy:
+            if self._error is not None:
+                return None
             self.metrics.limited("waiting")
-            raise busy
-        return None
+            raise
 
     async def _once_more(self) -> tuple[Pool, Member]:
         """One that has failed, after a pause. Raises the last failure when none may be asked again."""
-        error = self._error
-        assert error is not None
         self._counted = max(self._counted, 1)
         self._pauses += 1
         while self._again and self._counted < self._retries.attempts:
@@ -132,7 +128,16 @@ class Attempts:
                 del self._again[state]
             if place := self._free() or await self._waited():
                 return place
-        raise error
+        self._give_up()
+
+    def _give_up(self) -> NoReturn:
+        """Raise the last failure, and keep nothing of it: what refers to itself stays until the collector comes."""
+        error, self._error = self._error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error
 
     def _open(self, now: float, *, healthy: bool) -> Iterator[tuple[Pool, Member]]:
         """Those that may be asked now, in order. healthy: only those that are available."""
@@ -169,7 +174,7 @@ class Attempts:
 
     def failed(self, pool: Pool, state: State, error: UpstreamError) -> None:
         """A try has failed before it spoke."""
-        self._error = error
+        self._error = error.with_traceback(None)
         sent = not isinstance(error, Unreachable) or error.status != 503
         if sent:
             self._sent.add(pool)
@@ -186,7 +191,7 @@ class Attempts:
         self._pools, self._long_context, self._choices = [self._long_context], None, []
         self._tried.clear()
         self._again.clear()
-        self._error = error
+        self._error = error.with_traceback(None)
         return True
 
 
@@ -237,6 +242,8 @@ class Attempt:
 
     def _blame(self, error: UpstreamError) -> None:
         """What the failure says of the upstream."""
+        if isinstance(error, Unreachable) and error.ours:
+            return
         state, now = self._member.state, self._attempts.now()
         limited = isinstance(error, Overloaded) and error.status == 429
         if self.upstream.endpoint.pass_key and (limited or isinstance(error, Refused)):

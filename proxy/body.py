@@ -6,22 +6,27 @@ is decompressed to its end even when it has been refused, 2.4 s of work.
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.compression_utils import BrotliDecompressor, ZLibDecompressor, ZSTDDecompressor
 
 from proxy.errors import RequestError
+from proxy.timers import after
 
 STEP = 256 * 1024
 """Bytes that one step of decompression gives, 1 ms."""
+
+PATIENCE = 30.0
+"""Seconds that a client may take for the next bytes of its body."""
 
 ENCODINGS = ("identity", "gzip", "deflate", "br", "zstd")
 
 Decompressor = ZLibDecompressor | BrotliDecompressor | ZSTDDecompressor
 
 
-async def json_body(request: web.Request, limit: int) -> bytes:
-    """limit: bytes, after decompression. Raises RequestError."""
+async def json_body(request: web.Request, limit: int, patience: float = PATIENCE) -> bytes:
+    """limit: bytes, after decompression. patience: seconds for the next bytes. Raises RequestError."""
     kind = request.content_type
     if kind != "application/json" and not kind.endswith("+json"):
         raise RequestError(
@@ -40,17 +45,18 @@ async def json_body(request: web.Request, limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     try:
-        return await (_whole(request, limit) if encoding == "identity" else _unpacked(request, limit, encoding))
+        if encoding == "identity":
+            return await _whole(request.content, limit, patience)
+        return await _unpacked(request.content, limit, encoding, patience)
     except web.RequestPayloadError as error:
         raise RequestError("The request body is not framed as HTTP wants it.") from error
 
 
-async def _whole(request: web.Request, limit: int) -> bytes:
-    content = request.content
-    body = await content.readany()
+async def _whole(content: StreamReader, limit: int, patience: float) -> bytes:
+    body = await (content.readany() if content.is_eof() else _next(content, patience))
     if not content.at_eof():
         blocks, size = [body], len(body)
-        while block := await content.readany():
+        while block := await _next(content, patience):
             blocks.append(block)
             size += len(block)
             if size > limit:
@@ -61,10 +67,22 @@ async def _whole(request: web.Request, limit: int) -> bytes:
     return body
 
 
-async def _unpacked(request: web.Request, limit: int, encoding: str) -> bytes:
+async def _next(content: StreamReader, patience: float) -> bytes:
+    """What is here of the body, as soon as that is something; b"" at its end."""
+    timer = after(patience, partial(content.set_exception, TimeoutError()))
+    try:
+        return await content.readany()
+    except TimeoutError as error:
+        message = f"The request body is not whole, and nothing more of it came within {patience:g} s."
+        raise RequestError(message, status=408, code="request_timeout") from error
+    finally:
+        timer.cancel()
+
+
+async def _unpacked(content: StreamReader, limit: int, encoding: str, patience: float) -> bytes:
     decompressor: Decompressor | None = None
     pieces, size = [], 0
-    while block := await request.content.readany():
+    while block := await _next(content, patience):
         decompressor = decompressor or _decompressor(encoding, block)
         for piece in _steps(decompressor, block, encoding):
             pieces.append(piece)

@@ -1,5 +1,6 @@
 """What is wrong with a configuration only when its fields are taken together, or with the machine."""
 
+import os
 import re
 import ssl
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ def check(config: Config) -> None:
     for index, route in enumerate(config.routes):
         _check_route(config, route, f"routes[{index}]")
     check_keys(config.keys, "keys")
+    _check_path(config.keys_file, "keys_file")
     _check_listen(config)
 
 
@@ -63,6 +65,8 @@ def _check_otel(otel: Otel) -> None:
 
 def _check_listen(config: Config) -> None:
     listen = config.listen
+    _check_host(listen.host, "listen.host")
+    _check_path(listen.socket, "listen.socket")
     if listen.socket:
         if config.workers > 1:
             raise FieldError("workers", "a unix socket is served by one process")
@@ -75,6 +79,29 @@ def _check_listen(config: Config) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         _check_certificate(context, tls.certificate, tls.key, "listen.tls")
         _check_authorities(context, tls.client_ca, "listen.tls.client_ca")
+
+
+def _check_host(host: str, path: str) -> None:
+    if not _can_be_resolved(host):
+        raise FieldError(path, "expected an address or a name; the parts of a name have 1 to 63 letters each")
+
+
+def _can_be_resolved(host: str) -> bool:
+    """Whether the resolver can be asked: it encodes each name so, and raises no OSError when it can't."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return not re.search(r"[\s\x00-\x1f]", host)
+
+
+def _check_path(file: str, path: str) -> None:
+    try:
+        usable = b"\0" not in os.fsencode(file)
+    except UnicodeError:
+        usable = False
+    if not usable:
+        raise FieldError(path, "holds a character that no path can have")
 
 
 def is_loopback(host: str) -> bool:
@@ -108,6 +135,7 @@ def _check_authorities(context: ssl.SSLContext, file: str, path: str) -> None:
 
 
 def _check_readable(file: str, path: str) -> None:
+    _check_path(file, path)
     try:
         with Path(file).open("rb"):
             pass
@@ -135,6 +163,7 @@ def check_keys(keys: Sequence[Key], path: str, others: Sequence[Key] = ()) -> No
 
 def _check_upstream(upstream: Upstream, path: str) -> None:
     _check_url(upstream.url, f"{path}.url")
+    _check_path(upstream.socket, f"{path}.socket")
     _check_header_value(upstream.key, f"{path}.key")
     _check_headers(upstream.headers, f"{path}.headers")
     _check_forwarded(upstream.forward_headers, f"{path}.forward_headers")
@@ -191,10 +220,14 @@ def _check_url(url: str, path: str) -> None:
 def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        host = parts.hostname and (parts.port or True) and URL(url)
+        host = parts.hostname and (parts.port or True) and URL(url).raw_host
     except ValueError:
         return False
-    return bool(host) and parts.scheme in ("http", "https") and not re.search(r"[\s\x00-\x1f]", url)
+    return (
+        bool(host and _can_be_resolved(host))
+        and parts.scheme in ("http", "https")
+        and not re.search(r"[\s\x00-\x1f]", url)
+    )
 
 
 NOT_TO_SET = {"connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive", "te"}

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from types import SimpleNamespace
 from typing import NamedTuple, Self
 
@@ -117,10 +117,11 @@ class Session(NamedTuple):
 class Connections:
     """One session for each way to connect, shared by the upstreams that are reached so.
 
-    Without limits: a limit would queue streams silently.
+    Without limits: a limit would queue streams silently. contexts: those that need no reading of files any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, contexts: Mapping[Tls, ssl.SSLContext] | None = None) -> None:
+        self._contexts = contexts or {}
         self._sessions: dict[tuple[Tls, str], Session] = {}
 
     async def __aenter__(self) -> Self:
@@ -135,16 +136,16 @@ class Connections:
     def session(self, tls: Tls = Tls(), socket: str = "") -> Session:  # noqa: B008 - it is frozen
         """socket: the path of a Unix socket to connect to instead of a URL's host; "": none. Raises as Tls.context."""
         if (tls, socket) not in self._sessions:
-            self._sessions[tls, socket] = Session(_open(tls, socket), defaultdict(Idle))
+            self._sessions[tls, socket] = Session(_open(tls, socket, self._contexts), defaultdict(Idle))
         return self._sessions[tls, socket]
 
 
-def _open(tls: Tls, socket: str) -> aiohttp.ClientSession:
+def _open(tls: Tls, socket: str, contexts: Mapping[Tls, ssl.SSLContext]) -> aiohttp.ClientSession:
     connector: aiohttp.BaseConnector
     if socket:
         connector = aiohttp.UnixConnector(socket, limit=0, keepalive_timeout=KEEP_IDLE)
     else:
-        secure = True if tls == Tls() else tls.context()
+        secure = True if tls == Tls() else contexts.get(tls) or tls.context()
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_IDLE, socket_factory=small_socket, ssl=secure)
     watched = aiohttp.TraceConfig()
     watched.on_connection_reuseconn.append(_reused)

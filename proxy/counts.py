@@ -10,6 +10,9 @@ from collections.abc import Sequence
 import prometheus_client
 from prometheus_client import Counter
 
+_MOST = 2**53
+"""What is larger can't be added exactly, or not at all: the library counts in floats."""
+
 
 class Count:
     """A counter with its labels. more: what it has not been given yet."""
@@ -22,7 +25,7 @@ class Count:
 
     def flush(self) -> None:
         if self.more:
-            self._counter.inc(self.more)
+            self._counter.inc(min(self.more, _MOST))
             self.more = 0
 
 

@@ -112,6 +112,8 @@ class Unreachable(UpstreamError):
     """
 
     status = 503
+    ours = False
+    """The proxy could not even try: this says nothing of the upstream's health."""
 
 
 class Overloaded(UpstreamError):
@@ -156,6 +158,17 @@ class Shutdown(ProxyError):
 
     def __init__(self) -> None:
         super().__init__("The proxy is shutting down and ended this response.", code="server_error", retry_after=1)
+
+
+def forget(error: BaseException) -> None:
+    """Let go of the frames that an error has passed, once it is told.
+
+    They hold the request, and the error where it is kept: a circle, which would stay until the cyclic collector comes.
+    """
+    met: BaseException | None = error
+    while met is not None:
+        met.__traceback__ = None
+        met = met.__context__
 
 
 def internal() -> ProxyError:

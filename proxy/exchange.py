@@ -7,6 +7,7 @@ aiohttp's insides. Where they are not as expected, for large bodies and through 
 """
 
 import asyncio
+import errno
 import inspect
 import io
 import logging
@@ -34,6 +35,7 @@ _LINE = re.compile(r"[\w!#$%&'*+.^`|~-]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n", re.AS
 _START = re.compile(r"[A-Z]+ /[\x21-\x7e]* HTTP/1\.1\r\n")
 _FRAMING = {"connection", "content-length", "expect", "te", "transfer-encoding", "upgrade"}
 _WITHOUT_BODY = {"GET", "HEAD"}
+_FULL = {errno.EMFILE, errno.ENFILE}  # no file descriptor is left, here
 
 
 class Answer(Protocol):
@@ -94,7 +96,8 @@ class Exchange:
         try:
             return await self._send(method, path, given, body)
         except _Died:
-            log.debug("upstream %s had closed an idle connection: once more", self._name)
+            log.debug("upstream %s had closed an idle connection: once more, on a new one", self._name)
+            self._idle.close()  # the others are as old
             return await self._send(method, path, given, body)
 
     async def _send(self, method: str, path: str, given: dict[str, str], body: bytes) -> Answer:
@@ -113,6 +116,7 @@ class Exchange:
             timer = self._limit(protocol)
             message, content = await protocol.read()
             while message.code < 200 and message.code != 101:  # 1xx announce the answer
+                reused = False  # it has heard the request: asking again could be paid twice
                 message, content = await protocol.read()
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             connection.close()
@@ -141,7 +145,7 @@ class Exchange:
         assert self._client.connector is not None
         try:
             connection = await self._client.connector.connect(place, [], self._connecting)
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no name of a host, says IDNA
             raise self._no_connection(error) from error
         read_small(connection.transport)
         return connection
@@ -168,7 +172,7 @@ class Exchange:
                     proxy=self._proxy or None,
                     trace_request_ctx=attempt,
                 )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
             raise self._no_connection(error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._failure(error, attempt.reused) from error
@@ -179,7 +183,9 @@ class Exchange:
     def _no_connection(self, error: Exception) -> Unreachable:
         if isinstance(error, TimeoutError):
             return self._unreachable(f"no connection within {self._connect or 0:g} s", late=True)
-        return self._unreachable(f"{getattr(error, 'strerror', None) or error}")
+        failure = self._unreachable(f"{getattr(error, 'strerror', None) or error}")
+        failure.ours = isinstance(error, OSError) and error.errno in _FULL
+        return failure
 
     def _failure(self, error: Exception, reused: bool) -> Unreachable:
         if isinstance(error, TimeoutError):

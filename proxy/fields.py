@@ -42,6 +42,8 @@ def _read(kind: inspect.Type, value: Any, path: str) -> Any:
         value = _resolve(value, kind, nullable)
     if value is None and nullable:
         return None
+    if isinstance(kind, inspect.IntType) and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 2.0 is a whole number in JSON Schema too
     if reader := _read_custom if _reads_itself(kind) else READERS.get(type(kind)):
         return reader(kind, value, path)
     if not _fits(kind, value):

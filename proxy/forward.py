@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http import StreamWriter
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -24,6 +24,7 @@ from proxy.timers import after
 from proxy.trace import Trace
 from proxy.upstream import LIMITS
 from proxy.wire import forwarded
+from proxy.wire.invalid import short
 
 log_bodies = logging.getLogger("proxy.bodies")
 
@@ -58,6 +59,9 @@ class ForwardResponse(web.StreamResponse):
             raise ConnectionResetError
         if transport.get_write_buffer_limits()[1] != BUFFER:  # of this connection's first answer
             transport.set_write_buffer_limits(high=BUFFER)
+        if request.version < HttpVersion11 and self.content_length is None:
+            self.headers["Connection"] = "close"  # only the end of the connection tells the end of the answer
+            self.force_close()
         self._transport, self._protocol = transport, request.protocol
         writer = await self.prepare(request)
         assert isinstance(writer, StreamWriter)
@@ -110,7 +114,7 @@ class Forward:
         self.route = _route(service, model, trace, grant)
         if path.partition("?")[0] not in self.route.endpoints:
             offered = ", ".join(self.route.endpoints) or "none"
-            message = f"This is not offered for the model {model!r}. Offered are: {offered}."
+            message = f"This is not offered for the model {short(model)!r}. Offered are: {offered}."
             raise RequestError(message, status=404, code="unknown_url")
         check_size(body, self.route)
         self.response: ForwardResponse | None = None
@@ -141,7 +145,8 @@ class Forward:
         send_timeout: seconds after which a client that takes nothing is dropped.
         """
         self._request, self._headers, self._send_timeout = request, headers, send_timeout
-        given = {name: request.headers[name] for name in ("Content-Type", "Accept") if name in request.headers}
+        sent = self._trace.headers
+        given = {name: value for name in ("Content-Type", "Accept") if (value := sent.get(name)) is not None}
         async for attempt in self._router.attempts(self.route, self._trace, self._key):
             with attempt:
                 upstream = attempt.upstream
@@ -196,6 +201,8 @@ class Forward:
             response = self.response or await self._begin(answer, attempt)
             if not block:
                 return
+            if b"error" in block:
+                block = attempt.upstream.masked(block)
             self._look(block)
             await response.send(block)
 

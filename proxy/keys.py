@@ -7,20 +7,24 @@ import argparse
 import getpass
 import hashlib
 import hmac
+import re
 import secrets
 import string
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from proxy.core.patterns import pattern
 from proxy.errors import RequestError
+from proxy.wire.invalid import short
 
 _INDEX = 8
 """Bytes of a digest; two of 10,000 keys share them in one of 10 ** 11 files."""
 _NOBODY = bytes(32)
 """The digest of no key that anybody knows."""
+_BETWEEN = re.compile(r"[\s,;\"]+")
+"""What stands between the parts of a header's value."""
 _VISIBLE = set(string.ascii_letters + string.digits + string.punctuation)
 _LONG_ENOUGH = 32
 """Signs. What is shorter was perhaps thought up, and a fast hash such as SHA-256 does not hide that."""
@@ -61,10 +65,19 @@ class Keyring:
                 return grant
         raise _unknown()
 
-    def opens(self, authorization: str) -> bool:
-        """Whether this Authorization header holds a key that is known here."""
-        digests = _digests({"Authorization": authorization}) if authorization else []
-        return any(map(self._grant, digests))
+    def holds(self, value: str) -> bool:
+        """Whether this value of a header holds a key that is known here, a client's or an admin's."""
+        if not (self._grants or self._admins):
+            return False
+        digests = map(_digest, _candidates(value))
+        return any(self._grant(digest) or self._is_admin(digest) for digest in digests)
+
+    def without_keys(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """A view of the headers in which those are missing that hold a key known here: keys are nobody else's business.
+
+        headers: names in any case. It looks only at those that are asked for: to hash all takes as long as a request.
+        """
+        return _WithoutKeys(self, headers) if self._grants or self._admins else headers
 
     def admin(self, headers: Mapping[str, str]) -> None:
         """Raises RequestError unless an admin key is in the headers.
@@ -74,7 +87,7 @@ class Keyring:
         if not self._admins:
             raise RequestError("Not found: no `admin_keys` are configured.", status=404, code="unknown_url")
         digests = _digests(headers)
-        if any(hmac.compare_digest(admin, digest) for digest in digests for admin in self._admins):
+        if any(map(self._is_admin, digests)):
             return
         if any(map(self._grant, digests)):
             raise RequestError("This needs an admin key.", status=403, code="insufficient_permissions")
@@ -89,11 +102,14 @@ class Keyring:
         if not self.takes(grant, model):
             allowed = ", ".join(map(repr, grant.models)) or "none"
             raise RequestError(
-                f"This key may not ask for the model {model!r}. Allowed are: {allowed}.",
+                f"This key may not ask for the model {short(model)!r}. Allowed are: {allowed}.",
                 status=403,
                 code="model_not_found",
                 param="model",
             )
+
+    def _is_admin(self, digest: bytes) -> bool:
+        return any(hmac.compare_digest(admin, digest) for admin in self._admins)
 
     def _grant(self, digest: bytes) -> Grant | None:
         """In the same time whatever the digest, and with 10,000 keys as with one.
@@ -104,6 +120,24 @@ class Keyring:
         """
         known, grant = self._grants.get(digest[:_INDEX], (_NOBODY, None))
         return grant if hmac.compare_digest(known, digest) else None
+
+
+class _WithoutKeys(Mapping[str, str]):
+    def __init__(self, keyring: Keyring, headers: Mapping[str, str]) -> None:
+        self._keyring = keyring
+        self._headers = headers
+
+    def __getitem__(self, name: str) -> str:
+        value = self._headers[name]
+        if self._keyring.holds(value):
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._headers if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def make_key() -> tuple[str, str]:
@@ -160,6 +194,12 @@ def _digests(headers: Mapping[str, str]) -> list[bytes]:
         message = "No API key was sent. Send it in a header, as `Authorization: Bearer YOUR_KEY`."
         raise RequestError(message, status=401)
     return digests
+
+
+def _candidates(value: str) -> set[str]:
+    """All that may be a key in this value of a header: bare, behind a scheme, or as the value of a cookie."""
+    parts = [*value.split(), *_BETWEEN.split(value)]
+    return {value.strip(), *parts, *(part.partition("=")[2] for part in parts)} - {""}
 
 
 def _digest(key: str) -> bytes:

@@ -30,7 +30,10 @@ class Limits(Protocol):
         """Count a request that begins. Raises RateLimited; then nothing was counted."""
 
     def keep(self, grants: Iterable[Grant]) -> None:
-        """A new configuration: counts go on under its limits, those of keys that are gone are forgotten."""
+        """A new configuration: counts go on under its limits.
+
+        Those of keys that are gone are forgotten once they would be as new: such a key may come back.
+        """
 
 
 class MemoryLimits:
@@ -49,9 +52,9 @@ class MemoryLimits:
 
     def keep(self, grants: Iterable[Grant]) -> None:
         given = {grant.hash: grant for grant in grants}
-        self._uses = {key: use for key, use in self._uses.items() if key in given}
-        for key, use in self._uses.items():
-            use.change(given[key])
+        self._uses = {key: use for key, use in self._uses.items() if key in given or not use.is_as_new()}
+        for key in given.keys() & self._uses:
+            self._uses[key].change(given[key])
 
 
 class _Use:
@@ -69,6 +72,11 @@ class _Use:
         self._grant = grant
         self._requests = _refitted(self._requests, grant.requests_per_minute, now)
         self._tokens = _refitted(self._tokens, grant.tokens_per_minute, now)
+
+    def is_as_new(self) -> bool:
+        """Whether nothing is under way, and each bucket is full again."""
+        now = self._clock()
+        return not self._under_way and not any(each and each.reset(now) for each in (self._requests, self._tokens))
 
     def begin(self) -> None:
         streams, now = self._grant.streams, self._clock()

@@ -7,6 +7,7 @@ import ssl
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Self
 
 from aiohttp import web
 from msgspec import structs
@@ -30,23 +31,28 @@ class ListenError(Exception):
         super().__init__(f"can't listen on {where}: {reason}")
 
 
-class Tls:
-    """HTTPS whose files can be read again: connections that begin then use the new ones, all others go on."""
+class Tls(ssl.SSLContext):
+    """HTTPS that can be replaced: connections that begin then use `newest`, all others go on.
 
-    def __init__(self, files: ServerTls) -> None:
-        self.context = self._newest = _context(files)
-        self.context.sni_callback = self._choose
+    They belong to it wholly. Those that an SNI callback hands over to another context still take up sessions of the
+    first one, without a look at the client's certificate (OpenSSL 3.0).
+    """
 
-    def replace(self, files: ServerTls) -> None:
-        """Raises OSError, and changes nothing, when they can't be used."""
-        self._newest = _context(files)
+    newest: ssl.SSLContext
 
-    def _choose(self, connection: ssl.SSLObject, _name: str, _context: ssl.SSLContext) -> None:
-        """Called for each handshake, whether the client names a host or not."""
-        connection.context = self._newest
+    def __new__(cls, _newest: ssl.SSLContext) -> Self:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, newest: ssl.SSLContext) -> None:
+        self.newest = newest
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """asyncio and uvloop call it for each connection."""
+        return self.newest.wrap_bio(*args, **options)
 
 
-def _context(files: ServerTls) -> ssl.SSLContext:
+def server_context(files: ServerTls) -> ssl.SSLContext:
+    """Reads the files. Raises OSError when they can't be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -58,12 +64,12 @@ def _context(files: ServerTls) -> ssl.SSLContext:
 
 
 class Listener:
-    """What accepts connections. shared: other processes do so on the same port."""
+    """What accepts connections. context: for HTTPS. shared: other processes do so on the same port."""
 
-    def __init__(self, config: Config, *, shared: bool = False) -> None:
+    def __init__(self, config: Config, context: ssl.SSLContext | None = None, *, shared: bool = False) -> None:
         self._config = config
         self._shared = shared
-        self._tls = Tls(config.listen.tls) if config.listen.tls else None
+        self._tls = Tls(context) if context else None
         self._path = Path(config.listen.socket) if config.listen.socket else None
         self._sockets: list[socket.socket] = []
         self._sites: list[web.BaseSite] = []
@@ -71,13 +77,13 @@ class Listener:
 
     async def start(self, runner: web.AppRunner) -> None:
         """Clients can connect afterwards. Raises ListenError."""
-        context = self._tls.context if self._tls else None
         if self._path:
             _claim(self._path)
-            self._sites.append(web.UnixSite(runner, self._path, ssl_context=context, backlog=BACKLOG))
+            self._sites.append(web.UnixSite(runner, self._path, ssl_context=self._tls, backlog=BACKLOG))
         else:
             self._sockets = bind(self._config, shared=self._shared)
-            self._sites += [web.SockSite(runner, each, ssl_context=context, backlog=BACKLOG) for each in self._sockets]
+            for each in self._sockets:
+                self._sites.append(web.SockSite(runner, each, ssl_context=self._tls, backlog=BACKLOG))
         try:
             for site in self._sites:
                 await site.start()
@@ -94,7 +100,7 @@ class Listener:
     def update(self, config: Config) -> None:
         """Take over what can be changed while clients connect. Raises OSError when the files of TLS can't be used."""
         if self._tls and config.listen.tls:
-            self._tls.replace(config.listen.tls)
+            self._tls.newest = server_context(config.listen.tls)
         for each in self._sockets:
             _limit_silence(each, config)
 

@@ -27,7 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from proxy.metrics import Done, Outcome
-from proxy.spans import CONTEXT, AttemptSpan, RequestSpan, Tracer
+from proxy.spans import AttemptSpan, RequestSpan, Tracer
 
 LONGEST = 200  # characters of an attribute: the model's name is the client's text
 PATIENCE = 5.0  # seconds for one request to the collector, further tries included, and for the rest at the end
@@ -56,11 +56,10 @@ class OtelTracer(Tracer):
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("proxy", version)
 
-    def begin(self, headers: Mapping[str, str], method: str, endpoint: str) -> RequestSpan:
-        given = {name: headers[name] for name in CONTEXT if name in headers}
+    def begin(self, context: Mapping[str, str], method: str, endpoint: str) -> RequestSpan:
         attributes: dict[str, AttributeValue] = {"http.request.method": method, "http.route": endpoint}
         span = self._tracer.start_span(
-            f"{method} {endpoint}", _context.extract(given, Context()), SpanKind.SERVER, attributes
+            f"{method} {endpoint}", _context.extract(context, Context()), SpanKind.SERVER, attributes
         )
         return _Request(self._tracer, span, OPERATIONS.get(endpoint, "chat"))
 

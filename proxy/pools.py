@@ -66,14 +66,14 @@ class State:
             fall=check.fall if check else 1,
         )
         self._limit = inf if terms.max_requests is None else terms.max_requests
-        self._line: Line[str, asyncio.Future[bool]] = Line(terms.line)
+        self._line: Line[str, Place] = Line(terms.line)
         self._paused_until = -inf
 
     # -- places
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a place."""
+        """Requests that wait for a place, here or elsewhere."""
         return len(self._line)
 
     @property
@@ -84,52 +84,22 @@ class State:
         """Take a place, which must be free."""
         self.load += 1
 
-    async def wait(self, key: str) -> None:
-        """Wait for a place and take it; with a free one that is at once.
-
-        key: of the client; keys take turns.
-        Raises Busy when there is no room in the line, and when it takes too long.
-        """
-        if not self.full:
-            self.enter()
-            return
-        place = self._join(key)
-        try:
-            async with asyncio.timeout(self.terms.patience):
-                given = await place
-        except TimeoutError:
-            if not self._given(key, place):
-                raise Busy(f"The upstream {self.name!r} had no place within {self.terms.patience:g} s.", 503) from None
-        except asyncio.CancelledError:
-            if self._given(key, place):
-                self.leave()
-            raise
-        else:
-            if not given:
-                raise self._overrun()
-
-    def _join(self, key: str) -> asyncio.Future[bool]:
-        """A place in the line, which comes true with one at the upstream, and false when another client needs it."""
-        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    def join(self, key: str, place: "Place") -> bool:
+        """Stand in the line; False if there is no room."""
         pushed = self._line.join(key, place)
-        if pushed is place:
-            raise self._overrun()
-        if pushed is not None and not pushed.done():  # one that has just left is still there
-            pushed.set_result(False)
-        return place
+        if pushed is not None:
+            pushed.lost()
+        return pushed is not place
 
-    def _overrun(self) -> Busy:
-        return Busy(f"The upstream {self.name!r} has too many requests waiting for it.", 429)
-
-    def _given(self, key: str, place: asyncio.Future[bool]) -> bool:
-        """Whether who leaves the line was given a place at the last moment."""
-        return not self._line.leave(key, place) and not place.cancelled() and place.result()
+    def withdraw(self, key: str, place: "Place") -> None:
+        """Stand in the line no more."""
+        self._line.leave(key, place)
 
     def leave(self) -> None:
         """Give a place back, to the next who waits."""
         while (place := self._line.next()) is not None:
-            if not place.done():
-                place.set_result(True)
+            if not place.given.done():
+                place.given.set_result(self)
                 return
         self.load -= 1
 
@@ -190,6 +160,57 @@ class State:
     def _tell(self) -> None:
         for pool in self.pools:
             pool.look_at = -inf
+
+
+class Place:
+    """What a request waits for: a place at one of several upstreams, in whose lines it stands.
+
+    given: the upstream whose place it has, or None when it has been pushed out of all lines by other clients.
+    """
+
+    __slots__ = ("_lines", "given")
+
+    def __init__(self, lines: int) -> None:
+        self._lines = lines
+        self.given: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
+
+    def lost(self) -> None:
+        """It stands in one line less."""
+        self._lines -= 1
+        if not self._lines and not self.given.done():
+            self.given.set_result(None)
+
+
+async def place_at(states: Sequence[State], key: str) -> State:
+    """Wait for a place at one of these, and take it; with a free one that is at once.
+
+    key: of the client; keys take turns.
+    Raises Busy when there is no room in any line, and when it takes too long.
+    """
+    for state in states:
+        if not state.full:
+            state.enter()
+            return state
+    place = Place(len(states))
+    joined = [state for state in states if state.join(key, place)]
+    patience = max((state.terms.patience for state in joined), default=0)
+    try:
+        async with asyncio.timeout(patience):
+            given = await place.given
+    except TimeoutError:
+        if place.given.cancelled() or (given := place.given.result()) is None:
+            raise Busy(f"No upstream had a place within {patience:g} s.", 503) from None
+    except asyncio.CancelledError:
+        if not place.given.cancelled() and (late := place.given.result()) is not None:
+            late.leave()
+        raise
+    finally:
+        for state in joined:
+            state.withdraw(key, place)
+    if given is None:
+        names = ", ".join(repr(state.name) for state in states[:3])
+        raise Busy(f"Too many requests wait for {names}{' ...' if len(states) > 3 else ''}.", 429)
+    return given
 
 
 class Member:

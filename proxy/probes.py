@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Iterable
 
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, Unreachable
 from proxy.pools import Check, Member
 from proxy.tasks import spawn
 
@@ -26,18 +26,18 @@ async def _look(member: Member, check: Check) -> None:
     """Never returns."""
     now = time.monotonic
     while True:
-        reason = await _ask(member, check)
-        member.state.checked(now(), reason)
+        if (reason := await _ask(member, check)) is not None:
+            member.state.checked(now(), reason)
         await asyncio.sleep(check.interval * random.uniform(0.9, 1.1))  # noqa: S311 - so that they do not come together
 
 
-async def _ask(member: Member, check: Check) -> str:
-    """Why the check failed, "" when it passed."""
+async def _ask(member: Member, check: Check) -> str | None:
+    """Why the check failed, "" when it passed, None when it could not be made."""
     try:
         async with asyncio.timeout(check.timeout):
             status = await member.upstream.probe(check.path)
     except TimeoutError:
         return f"no answer to {check.path} within {check.timeout:g} s"
     except ProxyError as error:
-        return error.message
+        return None if isinstance(error, Unreachable) and error.ours else error.message
     return "" if status in check.status else f"status {status} at {check.path}"

@@ -71,6 +71,7 @@ class Prometheus(Metrics):
         self._open: defaultdict[str, int] = defaultdict(int)
         self._states: Callable[[], Iterable[UpstreamState]] = tuple
         self._upstreams: set[str] = set()
+        self._rendering: dict[str, asyncio.Future[bytes]] = {}  # by content type
         self._timer: asyncio.TimerHandle | None = None
         self._build.labels(version, platform.python_version(), loop).set(1)
         for limit in get_args(Limit):
@@ -223,10 +224,16 @@ class Prometheus(Metrics):
         self._waiting.labels(upstream).set(waiting)
 
     async def render(self, accept: str = "") -> tuple[str, bytes]:
-        self.flush()
+        """Who asks while another rendering is under way gets that one: a thread each would slow down all streams."""
         encode, content_type = choose_encoder(accept)
-        # 7,000 series take 0.1 s, in which no stream would go on; beside a thread they go on every 5 to 10 ms.
-        return content_type, await asyncio.to_thread(encode, self._registry)
+        rendering = self._rendering.get(content_type)
+        if rendering is None:
+            self.flush()
+            # 7,000 series take 0.1 s, in which no stream would go on; beside a thread they go on every 5 to 10 ms.
+            rendering = asyncio.get_running_loop().run_in_executor(None, encode, self._registry)
+            self._rendering[content_type] = rendering
+            rendering.add_done_callback(lambda _: self._rendering.pop(content_type))
+        return content_type, await asyncio.shield(rendering)  # who leaves takes it from nobody else
 
 
 class _Row(Struct, gc=False):

@@ -3,21 +3,56 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from math import inf
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from proxy.attempts import Attempts, Retries
 from proxy.core.output import Shown
 from proxy.core.patterns import is_pattern, pattern
-from proxy.errors import ProxyError, Refused, RequestError
+from proxy.errors import Broken, ProxyError, Refused, RequestError
 from proxy.metrics import Metrics, UpstreamState
 from proxy.pools import Pool, State
+from proxy.tasks import spawn
 from proxy.trace import Trace
 from proxy.upstream import Upstream
+from proxy.wire.invalid import short
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FAILED = 5.0
+"""Seconds for which an upstream that has failed to list its models is not asked for them again."""
+
+READY = 1.0
+"""Seconds for which it is known whether any upstream answers."""
+
+
+class Shared(Generic[T]):
+    """Something to be found out: once for all who want it at the same time, or while it is fresh.
+
+    find: gives it, and the seconds for which it is fresh. An asker who leaves does not end it for the others.
+    """
+
+    def __init__(self, find: Callable[[], Coroutine[Any, Any, tuple[T, float]]], name: str) -> None:
+        self._find = find
+        self._name = name
+        self._until = -inf
+        self._found: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """Raises what `find` raises."""
+        if self._found is None or (self._found.done() and time.monotonic() >= self._until):
+            self._found = spawn(self._look(), self._name)
+        return await asyncio.shield(self._found)
+
+    async def _look(self) -> T:
+        found, fresh = await self._find()
+        self._until = time.monotonic() + fresh
+        return found
 
 
 class Route(Struct):
@@ -66,7 +101,10 @@ class Router:
         self._known = {name: route for route in reversed(self.routes) for name in route.names if not is_pattern(name)}
         self._patterns = [(pattern([name]), route) for route in self.routes for name in route.names if is_pattern(name)]
         self._listing = listing
-        self._listed: dict[str, tuple[float, Sequence[str]]] = {}  # by upstream: until when, and what
+        self._upstreams = _upstreams(self.pools)
+        self._names: dict[str, Sequence[str]] = {}  # by upstream: its last list of models
+        self._lists = {each.name: Shared(partial(self._list, each), f"list {each.name}") for each in self._upstreams}
+        self._ready = Shared(self._answer, "look for upstreams that answer")
 
     def route(self, model: str) -> Route:
         """Raises RequestError for a model that nothing leads to."""
@@ -79,7 +117,7 @@ class Router:
             names = [name for route in self.routes for name in route.names]
             shown = ", ".join(map(repr, names[:_SHOWN])) + (" ..." if len(names) > _SHOWN else "")
             raise RequestError(
-                f"The requested model {model!r} does not exist. Routed are: {shown}.",
+                f"The requested model {short(model)!r} does not exist. Routed are: {shown}.",
                 code="model_not_found",
                 param="model",
             )
@@ -108,26 +146,38 @@ class Router:
     async def models(self) -> list[str]:
         """Every model that can be asked for: the exact names, and for patterns what their upstreams offer."""
         names = dict.fromkeys(name for route in self.routes for name in route.names if not is_pattern(name))
+        asked = _upstreams(pool for _, route in self._patterns for pool in route.pools)
+        lists = await asyncio.gather(*(self._lists[upstream.name].get() for upstream in asked))
+        offered = {upstream.name: listed for upstream, listed in zip(asked, lists, strict=True)}
         for takes, route in self._patterns:
-            for offered in await asyncio.gather(*map(self._offered, _upstreams(route.pools))):
-                names |= dict.fromkeys(name for name in offered if takes.match(name))
+            for upstream in _upstreams(route.pools):
+                names |= dict.fromkeys(name for name in offered[upstream.name] if takes.match(name))
         return list(names)
 
     async def ready(self) -> bool:
         """Whether any upstream answers."""
-        return any(await asyncio.gather(*map(_answers, _upstreams(self.pools))))
+        return await self._ready.get()
 
-    async def _offered(self, upstream: Upstream) -> Sequence[str]:
-        """The models of an upstream, from the last time if that is not long ago."""
-        until, names = self._listed.get(upstream.name, (0.0, ()))
-        if time.monotonic() >= until:
-            try:
-                names = await upstream.models()
-            except ProxyError as error:
-                log.warning("upstream %s: %s", upstream.name, error)
-                return names
-            self._listed[upstream.name] = time.monotonic() + self._listing, names
-        return names
+    async def _answer(self) -> tuple[bool, float]:
+        """Whether any upstream answers: the first that does is enough, and nobody waits for one that hangs."""
+        asked = [spawn(_answers(upstream), f"ask {upstream.name}") for upstream in self._upstreams]
+        try:
+            for each in asyncio.as_completed(asked):
+                if await each:
+                    return True, READY
+        finally:
+            for task in asked:
+                task.cancel()
+        return False, READY
+
+    async def _list(self, upstream: Upstream) -> tuple[Sequence[str], float]:
+        """The models of an upstream; those of the last time when it does not say."""
+        try:
+            names = self._names[upstream.name] = await upstream.models()
+        except ProxyError as error:
+            log.warning("upstream %s: %s", upstream.name, error)
+            return self._names.get(upstream.name, ()), min(self._listing, FAILED)
+        return names, self._listing
 
 
 _SHOWN = 50
@@ -151,5 +201,5 @@ async def _answers(upstream: Upstream) -> bool:
     try:
         await upstream.models()
     except ProxyError as error:
-        return isinstance(error, Refused | RequestError)
+        return isinstance(error, Refused | RequestError | Broken)
     return True

@@ -44,7 +44,7 @@ async def run(turn: Turn, translator: Translator, tries: Callable[[], Attempts])
     except ProxyError as error:
         if not translator.started:
             raise
-        failure = error
+        failure = error.with_traceback(None)  # whose frames hold the request: it would stay until the collector comes
     except Exception as error:
         log.exception("response %s failed by a bug", translator.id)
         if not translator.started:

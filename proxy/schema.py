@@ -15,6 +15,7 @@ from msgspec import NODEFAULT, Struct, inspect
 from proxy import config, dialects
 from proxy.checks import known_dialects
 from proxy.core import profile
+from proxy.fields import LARGEST
 from proxy.values import PARAMETERS, KeyHash, Members, Parameters, ProfileChoice, Size, Weight
 
 VARIABLE = r"^\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}$"
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def schema() -> dict[str, Any]:
     """JSON Schema, draft 2020-12, of a file before its variables are replaced.
 
-    What it refuses `load` refuses too, but not the other way round: names that are not there, files, URLs.
+    What it refuses `load` refuses too, but not the other way round: names that are not there, files, URLs, and `.nan`,
+    which is no JSON.
     """
     definitions: dict[str, Any] = {}
     for struct, docs in _structs(config), _structs(profile):
@@ -42,6 +44,7 @@ def schema() -> dict[str, Any]:
             definitions[cls.__name__] = _struct(cls, docs)
     base = _words(_profiles()) | {"description": "The profile that these fields change."}
     definitions["Profile"]["properties"]["base"] = base
+    definitions["Route"]["oneOf"] = [_given("upstreams"), _given("pools")]
     definitions["Upstream"]["properties"]["dialect"] |= _words(known_dialects())
     whole = definitions.pop("Config")
     return {
@@ -136,11 +139,17 @@ def _section(kind: str, word: str, least: int | None) -> dict[str, Any]:
 
 
 def _number(kind: inspect.IntType | inspect.FloatType) -> dict[str, Any]:
-    bounds = {"minimum": kind.ge, "exclusiveMinimum": kind.gt, "maximum": kind.le}
+    most = LARGEST if kind.le is None else kind.le
+    bounds = {"minimum": kind.ge, "exclusiveMinimum": kind.gt, "maximum": most}
     name = "integer" if isinstance(kind, inspect.IntType) else "number"
     return {"type": [name, "string"], "pattern": VARIABLE} | {
         word: bound for word, bound in bounds.items() if bound is not None
     }
+
+
+def _given(field: str) -> dict[str, Any]:
+    """That a list of at least one entry is there."""
+    return {"required": [field], "properties": {field: {"type": "array", "minItems": 1}}}
 
 
 def _words(words: Iterable[str]) -> dict[str, Any]:

@@ -3,36 +3,42 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 from aiohttp import web
 
 from proxy.blocks import read_small
-from proxy.body import json_body
-from proxy.errors import ProxyError, RequestError, Shutdown, internal
+from proxy.body import PATIENCE, json_body
+from proxy.errors import ProxyError, RequestError, Shutdown, forget, internal
 from proxy.forward import Forward
+from proxy.notes import note, note_forwarded
+from proxy.paths import ANY, MODEL, allowed, proceed
 from proxy.service import Running
 from proxy.serving import Serving
 from proxy.sinks import EventStream, Stopping, collect
 from proxy.tasks import uncancel
 from proxy.visit import VISIT, Visit, begin, envelope_of
+from proxy.wire.invalid import short
 
 log = logging.getLogger(__name__)
 log_bodies = logging.getLogger("proxy.bodies")
 
-BEGINNING = 4
-"""Events of a message before its first delta."""
+TIMEOUT = 408  # behind it nobody knows where on the connection the next request would begin
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    """The HTTP endpoints. serving: what new requests are served with; may be replaced at any time."""
+    """The HTTP endpoints.
+
+    serving: what new requests are served with; may be replaced at any time. patience: seconds for the next bytes of a
+    request's body.
+    """
 
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
+        self.patience = PATIENCE
         self.stopping = Stopping()
         self.open: set[asyncio.Task[object]] = set()  # the tasks of responses under way
         self.app = web.Application()
@@ -42,7 +48,7 @@ class Server:
         self._add("POST", "/v1/responses/input_tokens", self._later)
         for path, handler in (
             ("/v1/models", self._models),
-            ("/v1/models/{id:.+}", self._model),
+            (MODEL, self._model),
             ("/metrics", self._metrics),
             ("/admin/upstreams", self._upstreams),
             ("/health", self._health),
@@ -50,12 +56,14 @@ class Server:
         ):
             self._add("GET", path, handler)
             self._add("HEAD", path, handler)
-        self._add("*", "/{path:.*}", self._other)
+        self._add("*", ANY, self._other)
 
     def _add(self, method: str, path: str, handler: Handler) -> None:
         """Guarded one by one: a middleware takes 10 us a request."""
-        endpoint = "other" if method == "*" else path
-        self.app.router.add_route(method, path, partial(self._guard, endpoint, handler))
+        resource = self.app.router.add_resource(path)
+        endpoint = "other" if method == "*" else resource.canonical
+        expect = partial(self._expect, endpoint)
+        resource.add_route(method, partial(self._guard, endpoint, handler), expect_handler=expect)
 
     async def stop(self, patience: float) -> None:
         """Let the open responses finish for `patience` seconds, then end them with `response.failed`."""
@@ -87,16 +95,28 @@ class Server:
                     response.headers["Allow"] = error.headers["Allow"]
             except ProxyError as error:
                 response = visit.refuse(error)
-            except (asyncio.CancelledError, ConnectionError):
+                forget(error)
+            except (asyncio.CancelledError, ConnectionError) as error:
                 line.ended = line.ended or "client_closed"
+                forget(error)
                 raise asyncio.CancelledError from None  # of which aiohttp makes no error in the log
             except Exception:
                 log.exception("%s %s (%s) failed by a bug", request.method, request.path, line.id)
                 response = visit.refuse(internal())
             line.status = response.status
+            if line.status == TIMEOUT or self.stopping.begun:
+                response.force_close()
             return response
         finally:
             visit.end()
+
+    async def _expect(self, endpoint: str, request: web.Request) -> web.StreamResponse | None:
+        """The client is told to go on, or this is the answer."""
+        try:
+            await proceed(request)
+        except RequestError as error:
+            return await self._guard(endpoint, partial(_refuse, error), request)
+        return None
 
     async def _admitted(self, request: web.Request, respond: Handler) -> web.StreamResponse:
         """What only holders of a key get, and within its limits."""
@@ -124,7 +144,7 @@ class Server:
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         visit = request[VISIT]
         serving, line = visit.serving, visit.line
-        running = serving.service.create(await _body(request, visit), visit.follow(request), visit.grant)
+        running = serving.service.create(await self._body(request, visit), visit.follow(request), visit.grant)
         route = running.trace.route
         serving.instruments.metrics.opened(route)
         try:
@@ -135,14 +155,17 @@ class Server:
             return web.Response(body=final, headers=visit.headers(), content_type="application/json")
         finally:
             serving.instruments.metrics.closed(route)
-            _note(visit, running)
+            note(visit, running)
 
     async def _stream(self, request: web.Request, running: Running, visit: Visit) -> web.StreamResponse:
         line, done = visit.line, visit.done
         stream = EventStream(running, visit.serving.pace, visit.headers)
+        if self.stopping.begun:
+            stream.headers["Connection"] = "close"  # in place of what the library says
         try:
             await stream.run(request, self.stopping)
         finally:
+            running.trace.express = None  # the request lives as long as its connection
             line.bytes, line.first = stream.written, stream.first_after
             line.status = stream.status if stream.prepared else 0
             done.stream, done.gaps, done.streamed = True, stream.gaps, stream.streamed
@@ -156,8 +179,8 @@ class Server:
         """An endpoint that passes through, or nothing that there is."""
         visit = request[VISIT]
         if request.path not in visit.serving.endpoints:
-            allowed = _allowed(self.app, request)
-            raise web.HTTPMethodNotAllowed(request.method, allowed) if allowed else web.HTTPNotFound
+            methods = allowed(self.app, request)
+            raise web.HTTPMethodNotAllowed(request.method, methods) if methods else web.HTTPNotFound
         visit.done.endpoint, visit.passes = request.path, True
         if request.method != "POST":
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
@@ -167,11 +190,11 @@ class Server:
         visit = request[VISIT]
         serving = visit.serving
         path, service = request.rel_url.raw_path_qs, serving.service
-        forward = Forward(service, path, await _body(request, visit), visit.follow(request), visit.grant)
+        forward = Forward(service, path, await self._body(request, visit), visit.follow(request), visit.grant)
         route = forward.route.name
         serving.instruments.metrics.opened(route)
         try:
-            return await forward.run(request, visit.headers, serving.pace.send_timeout)
+            return await forward.run(request, self._headers(visit), serving.pace.send_timeout)
         except ProxyError as error:
             return await _failed(forward, error, visit)
         except asyncio.CancelledError:
@@ -180,7 +203,17 @@ class Server:
             return await _failed(forward, Shutdown(), visit)
         finally:
             serving.instruments.metrics.closed(route)
-            _note_forwarded(visit, forward)
+            note_forwarded(visit, forward)
+
+    async def _body(self, request: web.Request, visit: Visit) -> bytes:
+        body = await json_body(request, visit.serving.body_limit, self.patience)
+        if log_bodies.isEnabledFor(logging.INFO):
+            log_bodies.info("%s from the client: %s", visit.line.id, body.decode("utf-8", "replace"))
+        return body
+
+    def _headers(self, visit: Visit) -> Callable[[], dict[str, str]]:
+        """Of an answer that asks for them when it begins."""
+        return (lambda: visit.headers() | {"Connection": "close"}) if self.stopping.begun else visit.headers
 
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
         """A WebSocket is refused by 426, which Codex takes as "use HTTP"; anything else costs it time (pitfall 56)."""
@@ -199,7 +232,9 @@ class Server:
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
         if name not in await _offered(request):
-            raise RequestError(f"The model {name!r} does not exist.", status=404, code="model_not_found", param="model")
+            raise RequestError(
+                f"The model {short(name)!r} does not exist.", status=404, code="model_not_found", param="model"
+            )
         return web.json_response(_model(name), headers=request[VISIT].headers())
 
     async def _upstreams(self, request: web.Request) -> web.Response:
@@ -229,22 +264,8 @@ class Server:
         return web.json_response({"status": "ready"}, headers=visit.headers())
 
 
-async def _body(request: web.Request, visit: Visit) -> bytes:
-    body = await json_body(request, visit.serving.body_limit)
-    if log_bodies.isEnabledFor(logging.INFO):
-        log_bodies.info("%s from the client: %s", visit.line.id, body.decode("utf-8", "replace"))
-    return body
-
-
-def _allowed(app: web.Application, request: web.Request) -> list[str]:
-    """The methods of the other routes to this path."""
-    routes = [route for route in app.router.routes() if route.method != "*"]
-    return sorted({route.method for route in routes if _leads(route.get_info(), request.rel_url.raw_path)})
-
-
-def _leads(info: Mapping[str, Any], path: str) -> bool:
-    """Whether a route is the path's. info: aiohttp's description of it."""
-    return bool(info["pattern"].fullmatch(path)) if "pattern" in info else info.get("path") == path
+async def _refuse(error: RequestError, _request: web.Request) -> web.StreamResponse:
+    raise error
 
 
 async def _offered(request: web.Request) -> list[str]:
@@ -258,40 +279,8 @@ def _model(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "proxy"}
 
 
-def _note(visit: Visit, running: Running) -> None:
-    """What became of a response."""
-    line, done, translator = visit.line, visit.done, running.translator
-    spent = translator.spent
-    line.response, line.input, line.output = translator.id, spent.input, spent.output
-    done.cached, done.reasoning = spent.cached, spent.reasoning
-    if translator.ended:
-        line.ended = line.ended or translator.status
-        line.error = translator.error.message if translator.error else None
-    elif not spent.output:  # the client left before the upstream has told: a delta is about a token
-        line.output = max(0, translator.numbers.next - BEGINNING)
-    for note in translator.notes:
-        log.info("%s: %s", line.id, note)
-    if log_bodies.isEnabledFor(logging.INFO):
-        log_bodies.info("%s to the client: %s", line.id, translator.response.decode())
-
-
 async def _failed(forward: Forward, error: ProxyError, visit: Visit) -> web.StreamResponse:
     """Raises the error when nothing has been sent yet."""
     response = await forward.fail(error)
     visit.line.ended, visit.line.error = "failed", error.message
     return response
-
-
-def _note_forwarded(visit: Visit, forward: Forward) -> None:
-    """What became of a request that passes through."""
-    line, done, response = visit.line, visit.done, forward.response
-    line.input, line.output = forward.tokens
-    line.bytes, line.first = forward.written, forward.first_after
-    if forward.stream:
-        done.stream, done.gaps, done.streamed = True, forward.gaps, forward.streamed
-    if response is not None:
-        line.status = response.status
-        if response.stalled:
-            line.ended = "client_stalled"
-        elif forward.complete:
-            line.ended = "completed"

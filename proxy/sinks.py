@@ -127,6 +127,8 @@ class EventStream(EventSourceResponse):
                 async for batch in events:
                     if self._opening is not None:
                         await self._opening
+                        if not self.prepared:
+                            raise ConnectionResetError
                     elif not self.prepared:
                         await self._open(request)
                     await self._send(batch)
@@ -152,7 +154,13 @@ class EventStream(EventSourceResponse):
         if events := self.translator.fail(error):
             await self._send(events)
 
-    async def _open(self, request: web.Request, *, begin: bool = False) -> None:
+    async def _open_early(self) -> None:
+        with suppress(ConnectionError):  # the client may have gone, which its own task is told
+            await self._open(self._request)
+            if events := self.translator.start():
+                await self._send(events)
+
+    async def _open(self, request: web.Request) -> None:
         if (transport := request.transport) is None:
             raise ConnectionResetError
         if transport.get_write_buffer_limits()[1] != BUFFER:  # of this connection's first stream
@@ -165,9 +173,6 @@ class EventStream(EventSourceResponse):
         await self.prepare(request)
         if request.version >= HttpVersion11:  # which has HTTP chunks
             self._trace.express = self
-        if begin and (events := self.translator.start()):
-            with suppress(ConnectionError):  # the client may have gone, which its own task is told
-                await self._send(events)
 
     async def _send(self, events: list[Event]) -> None:
         """All events of one batch in one write."""
@@ -249,7 +254,7 @@ class EventStream(EventSourceResponse):
         if now < due:
             return due
         if self._opening is None:
-            self._opening = tasks.spawn(self._open(self._request, begin=True), "open a stream early")
+            self._opening = tasks.spawn(self._open_early(), "open a stream early")
         return now + self.pace.shortest
 
     def _look_at_the_client(self, now: float, since: float) -> float:

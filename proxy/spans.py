@@ -5,10 +5,24 @@ What stands here makes no spans and only passes the client's trace context on; `
 
 from collections.abc import Mapping
 
+from multidict import MultiMapping
+
 from proxy.metrics import Done, Outcome
 
-CONTEXT = ("traceparent", "tracestate")
-"""The headers of W3C Trace Context."""
+_LONGEST = 512
+"""Characters of a tracestate: a longer one need not go on (W3C Trace Context, 3.3.1.5)."""
+
+
+def context_of(headers: MultiMapping[str]) -> dict[str, str]:
+    """The client's trace by W3C Trace Context: its headers in lower case, empty when there is none.
+
+    headers: the client's, names in any case. A tracestate may come in several, which are one list.
+    """
+    parent = headers.get("traceparent", "")
+    if not parent or len(parent) > _LONGEST:
+        return {}
+    state = ",".join(headers.getall("tracestate", ()))
+    return {"traceparent": parent} | ({"tracestate": state} if 0 < len(state) <= _LONGEST else {})
 
 
 class AttemptSpan:
@@ -24,15 +38,15 @@ class AttemptSpan:
 class RequestSpan:
     """One request of a client."""
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = headers
+    def __init__(self, context: Mapping[str, str]) -> None:
+        self._context = context
 
     def attempt(self, upstream: str, url: str, provider: str, model: str) -> AttemptSpan:
         """An upstream is asked. upstream: its name. url: its base. provider: the name of its profile.
 
         model: as the upstream calls it.
         """
-        return AttemptSpan(self._headers)
+        return AttemptSpan(self._context)
 
     def end(self, done: Done, model: str = "", response: str = "") -> None:
         """The request has ended. model: as the client calls it. response: the id. What is unknown stays empty."""
@@ -41,11 +55,9 @@ class RequestSpan:
 class Tracer:
     """Begins spans. A method never waits, and never raises for what stands in headers."""
 
-    def begin(self, headers: Mapping[str, str], method: str, endpoint: str) -> RequestSpan:
-        """A request has come. headers: the client's, in which case does not matter. endpoint: as in `Done`."""
-        if CONTEXT[0] not in headers:
-            return OUTSIDE
-        return RequestSpan({name: headers[name] for name in CONTEXT if name in headers})
+    def begin(self, context: Mapping[str, str], method: str, endpoint: str) -> RequestSpan:
+        """A request has come. context: of `context_of`. endpoint: as in `Done`."""
+        return RequestSpan(context) if context else OUTSIDE
 
     async def close(self) -> None:
         """Send what has not been sent yet."""

@@ -13,6 +13,9 @@ from msgspec import Struct
 _series: "dict[float, Series]" = {}  # of the running loop, by length
 
 
+def _nothing() -> None: ...
+
+
 class Timer(Struct, eq=False):
     """One call that is due. It stands in its series until it has gone off or is cancelled."""
 
@@ -22,6 +25,7 @@ class Timer(Struct, eq=False):
 
     def cancel(self) -> None:
         self.series.waiting.pop(self, None)
+        self.call = _nothing  # who keeps the timer is mostly who is called: a circle
 
 
 class Series:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ log_bodies = logging.getLogger("proxy.bodies")  # prompts: silent unless the con
 
 LONGEST_REFUSAL = 256 * 1024  # bytes of an error body that are looked at
 SHORTEST_SECRET = 6  # characters; shorter ones would take common words out of messages
+_SECRET = re.compile("auth|cookie|key|secret|token", re.IGNORECASE)
 LISTING = 5.0  # seconds for a list of models
 LIMITS = [f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")]
 
@@ -102,6 +104,7 @@ class Upstream:
         decoder = self.dialect.decoder(turn, self.profile, self.endpoint.event_limit)
         content = by_blocks(answer.content)
         deltas: list[Delta] = [Accepted(self.name)]
+        lane: Lane | None = None
         try:
             with Watch(content, self.timeouts, self.name, trace.loop) as watch:
                 if not content.total_bytes:  # else the first bytes are here too, and leave together with the headers
@@ -137,6 +140,8 @@ class Upstream:
                 if not content.at_eof():
                     await watch.tail()
         finally:
+            if lane is not None:
+                lane.close()
             answer.close()  # a connection whose answer has been read to its end is back in the pool already
             for note in decoder.notes:
                 log.info("upstream %s: %s", self.name, note)
@@ -163,7 +168,10 @@ class Upstream:
             log.warning("upstream %s does not take stream_options: usage will be missing", self.name)  # pitfall 84
             self.profile = msgspec.structs.replace(self.profile, stream_usage=False)
             return await self._accepted(turn, trace)
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            del refusal  # else it refers to itself, and keeps the request until the collector comes
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], trace: Trace) -> Answer:
         """The answer of an endpoint that passes through; to be closed.
@@ -175,6 +183,16 @@ class Upstream:
         if 200 <= answer.status < 300:
             return answer
         raise self._without_secrets(await self._refusal(answer), trace)
+
+    def masked(self, block: bytes) -> bytes:
+        """A part of an answer without this upstream's credentials, and as long as before.
+
+        Those that are cut over two parts stay. What the client itself has sent is no secret to it.
+        """
+        for secret in _credentials(self.endpoint):
+            if (given := secret.encode()) in block:
+                block = block.replace(given, b"*" * len(given))
+        return block
 
     def _headers(self, trace: Trace) -> dict[str, str]:
         """Of one request."""
@@ -190,7 +208,8 @@ class Upstream:
         """Some servers quote the key that they refuse, or all headers."""
         forwarded = [trace.headers[name] for name in self.endpoint.forward if name in trace.headers]
         client = trace.authorization.removeprefix("Bearer ").strip()
-        for secret in (self.endpoint.key, client, *self.endpoint.headers.values(), *forwarded):
+        credentials = _credentials(self.endpoint)
+        for secret in (client, *self.endpoint.headers.values(), *credentials, *forwarded):
             if len(secret) >= SHORTEST_SECRET:
                 error.message = error.message.replace(secret, "***")
                 if secret in f"{error.code} {error.param}":
@@ -227,16 +246,25 @@ class Upstream:
         return answer.status
 
     async def models(self) -> Sequence[str]:
-        """The ids of the models that it offers; raises Unreachable or what it answers."""
+        """The ids of the models that it offers. Raises Unreachable, what it answers, or Broken for what is no list."""
         try:
             async with asyncio.timeout(LISTING):
                 answer = await self.exchange.request("GET", self.dialect.MODELS, {"Accept": "application/json"})
                 if not 200 <= answer.status < 300:
                     raise await self._refusal(answer)
                 try:
-                    return self.dialect.models(await answer.content.read())
+                    names = self.dialect.models(await answer.content.read())
                 finally:
                     answer.close()
         except (aiohttp.ClientError, TimeoutError) as error:
             why = f"it lists no models ({type(error).__name__})"
             raise Unreachable(f"The upstream {self.name!r} can't be reached: {why}.") from error
+        if names is None:
+            raise Broken(f"The upstream {self.name!r} answers {self.dialect.MODELS} with no list of models.")
+        return names
+
+
+def _credentials(endpoint: Endpoint) -> list[str]:
+    """The key, and what stands in headers whose names tell of one; a scheme before it is none of it."""
+    words = [value.rpartition(" ")[2] for name, value in endpoint.headers.items() if _SECRET.search(name)]
+    return [each for each in (endpoint.key, *words) if len(each) >= SHORTEST_SECRET]

@@ -22,6 +22,8 @@ class Size(int):
 
     @classmethod
     def from_yaml(cls, value: Any, path: str) -> Self:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         match = None if isinstance(value, bool) else re.fullmatch(r"([0-9]+) *(B|KiB|MiB|GiB)?", str(value))
         size = int(match[1]) << {None: 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[match[2]] if match else 0
         if not size:

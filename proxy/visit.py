@@ -10,15 +10,16 @@ from msgspec import Struct
 
 from proxy.access import Line, printable, write
 from proxy.errors import ProxyError, RateLimited, RequestError
-from proxy.keys import Grant
+from proxy.keys import Grant, Keyring
 from proxy.limits import Admission
 from proxy.metrics import Done
 from proxy.randomness import random_hex
 from proxy.serving import Serving
-from proxy.spans import RequestSpan
+from proxy.spans import RequestSpan, context_of
 from proxy.trace import Trace
 
 CLIENT_CLOSED = 499  # nginx's status for a client that left before it got one
+_LONGEST_ERROR = 500  # characters in the log
 _SAFE = set(string.ascii_letters + string.digits + "_.-")
 
 
@@ -79,15 +80,12 @@ class Visit(Struct):
 
     def follow(self, request: web.Request) -> Trace:
         """An upstream is wanted: what is written down on the way."""
-        headers, grant = request.headers, self.grant
-        authorization = headers.get("Authorization", "")
-        if grant is not None and self.serving.service.keyring.opens(authorization):
-            authorization = ""  # it is ours and no business of an upstream
+        headers, grant = self.serving.service.keyring.without_keys(request.headers), self.grant
         self.trace = Trace(
             self.line.id,
             headers,
             request.task.get_loop(),
-            authorization,
+            headers.get("Authorization", ""),
             key=grant.name if grant else "",
             span=self.span,
         )
@@ -106,6 +104,8 @@ class Visit(Struct):
                 line.dropped = [printable(name, 64) for name in (trace.unknown + trace.dropped)[:32]]
             line.ignored = trace.ignored[:32]
             done.route = trace.route
+        if line.error is not None:
+            line.error = line.error[:_LONGEST_ERROR]
         write(line)
         done.status, done.ended, done.key, done.duration = line.status, line.ended, line.key or "", line.duration
         done.input, done.output, done.first = line.input or 0, line.output or 0, line.first
@@ -121,16 +121,20 @@ def begin(request: web.Request, serving: Serving, endpoint: str) -> Visit:
     """The request's visit, which has to end. endpoint: as in Done."""
     serving.enter()
     headers, path = request.headers, request.path
-    line = Line(request.method, printable(path, 200), _request_id(headers.get("X-Request-Id")))
+    keyring = serving.service.keyring
+    line = Line(request.method, printable(path, 200), _request_id(headers.get("X-Request-Id"), keyring))
     line.client_id = printable(headers.get("X-Client-Request-Id", ""), 512) or None
-    span = serving.instruments.tracer.begin(headers, request.method, endpoint)
+    context = context_of(headers)
+    if context and any(map(keyring.holds, context.values())):
+        context = {}
+    span = serving.instruments.tracer.begin(context, request.method, endpoint)
     visit = request[VISIT] = Visit(line, serving, span, Done(endpoint=endpoint, status=0), time.perf_counter())
     return visit
 
 
-def _request_id(given: str | None) -> str:
-    """The client's own id if it is a plain one, else a new one."""
-    if given and len(given) <= 128 and _SAFE.issuperset(given):
+def _request_id(given: str | None, keyring: Keyring) -> str:
+    """The client's own id if it is a plain one, and no key, else a new one."""
+    if given and len(given) <= 128 and _SAFE.issuperset(given) and not keyring.holds(given):
         return given
     return "req_" + random_hex(16)
 

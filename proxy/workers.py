@@ -13,13 +13,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from msgspec import Struct, structs
 
-from proxy.app import SIGNALS, Announce, Worker, serve
+from proxy.app import SIGNALS, Announce, Worker, read_contexts, serve
 from proxy.config import Config
 from proxy.listener import reserve
 from proxy.logs import set_up
@@ -72,6 +73,7 @@ class _Supervisor:
     def __init__(self, source: Source, config: Config, folder: Path, held: list[socket.socket]) -> None:
         self._source = source
         self._begun = self._config = config
+        self._contexts = read_contexts(config)
         self._folder = folder
         self._held = held
         self._places = [_Place(number) for number in range(config.workers)]
@@ -115,6 +117,7 @@ class _Supervisor:
     def _work(self, place: _Place) -> NoReturn:
         """In the worker."""
         status = 1
+        supervisor = os.getppid()
         try:
             signal.set_wakeup_fd(-1)
             for number in (*SIGNALS, signal.SIGCHLD):
@@ -123,8 +126,10 @@ class _Supervisor:
                 os.close(end)
             for each in self._held:
                 each.close()
-            worker = Worker(place.number, self._alive, self._folder)
+            worker = Worker(place.number, self._alive, self._folder, self._contexts)
             status = serve(self._source, self._config, self._say_ready, worker)
+            if os.getppid() != supervisor:
+                _leave(self._folder, place.number)
         except Exception:
             log.exception("worker %d failed", os.getpid())
         finally:
@@ -160,11 +165,17 @@ class _Supervisor:
             self._tell(signal.SIGTERM)
 
     def _reload(self) -> None:
-        config = self._source.reload(self._begun)
+        try:
+            self._take_over(self._source.reload(self._begun))
+        except Exception:
+            log.exception("not reloaded, the configuration from before goes on")
+        self._tell(signal.SIGHUP)  # in any case: their metrics tell of refusals too
+
+    def _take_over(self, config: Config | None) -> None:
         if config is not None:
+            self._contexts = read_contexts(config)
             self._config = config
             set_up(config.log.format, config.log.level, bodies=config.log.bodies)
-        self._tell(signal.SIGHUP)  # in any case: their metrics tell of refusals too
 
     def _tell(self, number: signal.Signals) -> None:
         for place in self._places:
@@ -210,6 +221,14 @@ class _Supervisor:
                 self._reload()
         elif time.monotonic() > self._deadline:
             self._tell(signal.SIGKILL)
+
+
+def _leave(folder: Path, number: int) -> None:
+    """What the supervisor can't do any more: each worker removes its metrics, and the last one the folder."""
+    for file in folder.glob(f"*_{number}.db"):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # others are there yet
+        folder.rmdir()
 
 
 def _noted(*_: object) -> None:

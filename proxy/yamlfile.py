@@ -13,6 +13,15 @@ REFERENCE = re.compile(
 )
 
 
+TEXT = "tag:yaml.org,2002:str"
+
+MOST = 1_000_000
+"""Values in a file, aliases replaced. 10,000 keys are 70,000; some aliases of aliases make 10 ** 9 of one line."""
+
+UNMAKEABLE = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
+"""What the constructors of PyYAML 6.0 raise for text that is not of its type: `!!int ''`, `!!bool a`, `2024-13-45`."""
+
+
 class FieldError(Exception):
     """Something in the file is not as it should be.
 
@@ -45,7 +54,7 @@ class Variable(str):
             return str(self)
         try:
             return loader.construct_document(yaml.ScalarNode(tag, str(self)))
-        except ValueError:
+        except UNMAKEABLE:
             return str(self)
 
 
@@ -53,19 +62,19 @@ class File:
     """One YAML file, variables replaced.
 
     data: dicts, lists and scalars, some of them a Variable. Raises FieldError for what is no YAML, for keys that are
-    given twice and for variables that are not set.
+    given twice, for variables that are not set, and for more than MOST values.
     """
 
     def __init__(self, text: str, env: Mapping[str, str]) -> None:
         self._env = env
         self._lines: dict[str, int] = {}
-        self._seen: set[int] = set()
+        self._sizes: dict[int, int] = {}
         try:
-            loader = Loader(text)
-            node = loader.get_single_node()
+            self._loader = Loader(text)
+            node = self._loader.get_single_node()
             if node is not None:
                 self._visit(node, "")
-            self.data = None if node is None else loader.construct_document(node)
+            self.data = None if node is None else self._loader.construct_document(node)
         except yaml.MarkedYAMLError as error:
             # What stands in quotes here may be a part of a key.
             problem = re.sub(r"'[^']{2,}'", "...", " ".join(filter(None, (error.context, error.problem))))
@@ -75,8 +84,8 @@ class File:
             before = text[: error.position]
             place = before.count("\n") + 1, len(before) - before.rfind("\n")
             raise FieldError("", f"not YAML: {error.reason}", place) from None
-        except ValueError:
-            raise FieldError("", "a value looks like a number or a date and is none: put it in quotes") from None
+        except UNMAKEABLE:
+            raise FieldError("", "not YAML: a value, or an escape in it, can't be read") from None
 
     def line(self, path: str) -> int | None:
         """The line of the field, or else of the nearest one around it."""
@@ -84,30 +93,33 @@ class File:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self._lines.get(path)
 
-    def _visit(self, node: yaml.Node, path: str) -> None:
-        """Notes the lines, replaces the variables, refuses double keys: all this before merge keys are resolved."""
-        self._lines.setdefault(path, node.start_mark.line + 1)
-        if id(node) in self._seen:
-            return
-        self._seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            self._visit_mapping(node, path)
-        elif isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                self._visit(item, f"{path}[{index}]")
-        elif isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str" and "$" in node.value:
-            try:
-                node.value = substitute(node.value, self._env)
-            except ValueError as error:
-                raise FieldError(path, str(error), (node.start_mark.line + 1,)) from None
-            if isinstance(node.value, Variable):
-                node.value.quoted = node.style in ("'", '"')
+    def _visit(self, node: yaml.Node, path: str) -> int:
+        """Notes the lines, replaces the variables, refuses double keys: all this before merge keys are resolved.
 
-    def _visit_mapping(self, node: yaml.MappingNode, path: str) -> None:
+        Returns how many values it is, with each alias replaced by what it stands for.
+        """
+        line = node.start_mark.line + 1
+        self._lines.setdefault(path, line)
+        if id(node) in self._sizes:
+            return self._sizes[id(node)]
+        self._sizes[id(node)] = size = 1  # so long for an anchor that contains itself, which is refused later
+        if isinstance(node, yaml.MappingNode):
+            size += self._visit_mapping(node, path)
+        elif isinstance(node, yaml.SequenceNode):
+            size += sum(self._visit(item, f"{path}[{index}]") for index, item in enumerate(node.value))
+        elif isinstance(node, yaml.ScalarNode):
+            self._visit_scalar(node, path)
+        if size > MOST:
+            raise FieldError(path, f"more than {MOST:,} values, when aliases are replaced", (line,))
+        self._sizes[id(node)] = size
+        return size
+
+    def _visit_mapping(self, node: yaml.MappingNode, path: str) -> int:
         names = set()
+        size = 0
         for key, value in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
-                self._visit(value, path)
+                size += self._visit(value, path)
                 continue
             name = join(path, str(key.value))
             line = key.start_mark.line + 1
@@ -115,7 +127,30 @@ class File:
                 raise FieldError(name, "this key is given twice", (line, key.start_mark.column + 1))
             names.add(name)
             self._lines[name] = line
-            self._visit(value, name)
+            if isinstance(key, yaml.ScalarNode):
+                self._make(key, name)
+            size += self._visit(value, name)
+        return size
+
+    def _visit_scalar(self, node: yaml.ScalarNode, path: str) -> None:
+        if node.tag != TEXT:
+            self._make(node, path)
+        elif "$" in node.value:
+            try:
+                node.value = substitute(node.value, self._env)
+            except ValueError as error:
+                raise FieldError(path, str(error), (node.start_mark.line + 1,)) from None
+            if isinstance(node.value, Variable):
+                node.value.quoted = node.style in ("'", '"')
+
+    def _make(self, node: yaml.ScalarNode, path: str) -> None:
+        """Raises FieldError for one that can't be made what its tag, or its look, says."""
+        try:
+            self._loader.construct_object(node)
+        except UNMAKEABLE:
+            sort = node.tag.rpartition(":")[2]
+            message = f"this has the look or the tag of a YAML {sort} and is none; if it is text, put it in quotes"
+            raise FieldError(path, message, (node.start_mark.line + 1,)) from None
 
 
 def substitute(text: str, env: Mapping[str, str]) -> str:

@@ -1,10 +1,13 @@
 """What tests of failing upstreams share: settings, metrics, log lines."""
 
 import logging
+import os
+import resource
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +94,19 @@ async def upstreams(proxy: Client) -> dict[str, Any]:
     """What /admin/upstreams shows, by name."""
     reply = await proxy.ask("GET", "/admin/upstreams", headers={"Authorization": "Bearer sk-root"})
     return {each.pop("name"): each for each in reply.json()["upstreams"]}
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open nothing, until it closes something."""
+    with Path(os.devnull).open("rb") as lowest:
+        free = lowest.fileno()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @contextmanager

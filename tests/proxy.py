@@ -25,6 +25,7 @@ from multidict import CIMultiDictProxy
 
 from proxy.app import build
 from proxy.loading import load
+from proxy.server import Server
 from tests.checker import check, parse_sse
 from tests.snapshots import must
 from tests.upstream import Upstream
@@ -94,7 +95,9 @@ class Stream:
 
 
 class Client:
-    """Asks the proxy. url: up to /v1."""
+    """Asks the proxy. url: up to /v1. server: its insides, when it is in this process."""
+
+    server: Server
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
@@ -178,7 +181,9 @@ async def in_process(*endpoints: Upstream | Json, **fields: Any) -> AsyncIterato
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
-        yield await stack.enter_async_context(connected(f"http://127.0.0.1:{port}/v1"))
+        client = await stack.enter_async_context(connected(f"http://127.0.0.1:{port}/v1"))
+        client.server = server
+        yield client
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -1,5 +1,6 @@
 """Bodies of clients' requests: packed in any way, cut anywhere, and bombs."""
 
+import asyncio
 import json
 import sys
 import zlib
@@ -84,6 +85,23 @@ async def test_several_members_are_one_body() -> None:
         for encoding, pack in (PACKED["gzip"], PACKED["zstd"]):
             assert (await send(proxy, pack(BODY[:500]) + pack(BODY[500:]), encoding)).status == 200
     assert [request.body for request in upstream.requests] == [BODY, BODY]
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/embeddings"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("size", [0, 5])
+async def test_a_body_that_does_not_come_is_not_waited_for(size: int, encoding: str, path: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield PACKED["gzip" if encoding == "gzip" else "plain"][1](BODY)[:size]
+        await asyncio.Event().wait()
+
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    async with Upstream(answer(200, {})) as upstream, in_process(upstream) as proxy:
+        proxy.server.patience = 0.05
+        reply = await proxy.ask("POST", path, data=pieces(), headers=headers)
+        assert upstream.requests == []
+    assert (reply.status, reply.error()["code"], reply.headers["connection"]) == (408, "request_timeout", "close")
+    assert "0.05 s" in reply.error()["message"]
 
 
 def bomb() -> bytes:

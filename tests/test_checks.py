@@ -258,6 +258,32 @@ def test_an_upstreams_tls_that_cannot_be_used_is_refused(
 # Ways and means
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 300, "a\\0b", "a b", "\\u00df" * 64])
+def test_a_name_that_can_not_be_looked_up_is_refused(tmp_path: Path, host: str) -> None:
+    message = refusal(tmp_path, MINIMAL + f'open: true\nlisten: {{host: "{host}"}}')
+    assert message.startswith("F:3: listen.host: expected an address or a name")
+
+
+@pytest.mark.parametrize("host", ["", "::", "::1", "fe80::1%lo", "localhost", "b\\u00fccher.example", "a.example."])
+def test_others_are_not(tmp_path: Path, host: str) -> None:
+    parse(tmp_path, MINIMAL + f'open: true\nlisten: {{host: "{host}"}}')
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ('keys_file: "a\\0b"', "keys_file"),
+        ('listen: {socket: "a\\0b"}', "listen.socket"),
+        ('listen: {tls: {certificate: "a\\0b", key: a}}', "listen.tls.certificate"),
+        ('    socket: "a\\0b"', "upstreams.main.socket"),
+        ('    tls: {ca: "a\\0b"}', "upstreams.main.tls.ca"),
+    ],
+)
+def test_a_path_that_can_not_be_is_refused(tmp_path: Path, fields: str, field: str) -> None:
+    message = refusal(tmp_path, upstream("").replace("http:", "https:").rstrip(" ") + fields)
+    assert message == f"F:5: {field}: holds a character that no path can have"
+
+
 @pytest.mark.parametrize("proxy", ["environment", "none", "http://127.0.0.1:3128", "http://u:p@proxy.example"])
 def test_a_proxy_is_a_url_or_a_word(tmp_path: Path, proxy: str) -> None:
     assert parse(tmp_path, upstream(f"proxy: {proxy}")).upstreams["main"].proxy == proxy

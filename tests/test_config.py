@@ -305,7 +305,7 @@ def test_a_bad_file_gets_one_message_that_says_where_what_and_what_else(tmp_path
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:8000/v1", "ftp://a/v1", "http://a:99999/v1", "http://a b/v1", "http:///v1", "htp://a/v1"],
+    ["", "127.0.0.1:8000/v1", "ftp://a/v1", "http://a:99999/v1", "http://a b/v1", "http:///v1", "htp://a/v1", "http://a..b/v1"],
 )
 def test_a_url_that_cannot_be_asked_is_refused(tmp_path: Path, url: str) -> None:
     message = refusal(tmp_path, f"upstreams: {{main: {{url: '{url}'}}}}")
@@ -338,11 +338,36 @@ def test_a_url_that_would_not_do_what_was_meant_is_refused(tmp_path: Path, url: 
         ("a: !none x", "F:1:4: not YAML: "),
         ("a: 1\n---\nb: 2", "F:2:1: not YAML: "),
         ("a: 1\nb: \x01", "F:2:4: not YAML: "),
-        ("a: 2024-13-45", "F: a value looks like a number or a date and is none"),
+        ("a: 2024-13-45", "F:1: a: this has the look or the tag of a YAML timestamp and is none; if it is text, put it "),
     ],
 )
 def test_what_is_no_yaml_is_shown_by_line_and_column(tmp_path: Path, text: str, place: str) -> None:
     assert refusal(tmp_path, text).startswith(place)
+
+
+@pytest.mark.parametrize("value", ["!!bool foo", "!!int ''", "!!float ''", "!!float _", "!!timestamp x", "!!int x", "0x_"])
+def test_what_is_not_what_its_tag_says_is_shown_by_its_field(tmp_path: Path, value: str) -> None:
+    message = refusal(tmp_path, f"{MINIMAL}health:\n  slow_start: {value}")
+    assert message.startswith("F:3: health.slow_start: this has the look or the tag of a YAML ")
+    assert refusal(tmp_path, f"{MINIMAL}health:\n  ? {value}\n  : 1").startswith("F:3: health.")
+
+
+def test_a_variable_that_only_looks_like_a_number_is_text(tmp_path: Path) -> None:
+    values = {"A": "0x_", "B": ":".join("1" * 200) + ".0"}
+    body = parse(tmp_path, upstream("body:\n      a: ${A}\n      b: ${B}"), values).upstreams["main"].body
+    assert body == {"a": values["A"], "b": values["B"]}
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_many(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    message = refusal(tmp_path, MINIMAL + "\n".join(lines))
+    assert message == "F:8: a6: more than 1,000,000 values, when aliases are replaced"
+
+
+def test_whole_numbers_may_have_a_point(tmp_path: Path) -> None:
+    config = parse(tmp_path, MINIMAL + "workers: 2.0\nlimits: {body: 1024.0}")
+    assert (repr(config.workers), repr(config.limits.body)) == ("2", "1024")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from proxy.connections import Connections
 from proxy.errors import RequestError, Unreachable
 from proxy.exchange import LARGE, Answer, Exchange
+from tests.failing import no_more_files
 from tests.upstream import CLOSE, CUT, GONE, Head, Raw, Script, Upstream, answer
 
 BOTH = pytest.mark.parametrize("way", ["ready bytes", "client"])
@@ -199,6 +200,26 @@ async def test_a_request_on_a_connection_that_had_died_is_sent_once_more(way: st
         assert [(request.connection, request.body) for request in upstream.requests[1:]] == [(1, b"body"), (2, b"body")]
 
 
+async def test_the_second_try_is_not_on_another_old_connection() -> None:
+    go = asyncio.Event()
+    slow: Script = [Head(), go, b"{}"]
+    async with Upstream(slow, slow, [Raw(b""), CUT], OK) as upstream, asking(upstream) as exchange:
+        both = [await exchange.request("POST", "/x", {}) for _ in range(2)]
+        go.set()
+        assert [await whole(each) for each in both] == [(200, b"{}")] * 2
+        assert await whole(await exchange.request("POST", "/x", {})) == (200, b"{}")
+        assert upstream.connections == 3
+
+
+async def test_who_has_been_told_to_go_on_does_not_ask_again() -> None:
+    heard = [Raw(b"HTTP/1.1 100 Continue\r\n\r\n"), CUT]
+    async with Upstream(OK, heard, OK) as upstream, asking(upstream) as exchange:
+        await whole(await exchange.request("POST", "/x", {}))
+        with pytest.raises(Unreachable):
+            await exchange.request("POST", "/x", {})
+        assert len(upstream.requests) == 2
+
+
 async def test_what_an_upstream_says_while_idle_is_no_answer() -> None:
     timeout = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"
     late = asyncio.Event()
@@ -235,3 +256,22 @@ async def test_a_connection_whose_request_has_not_left_whole_is_not_used_again(t
                 second.close()
             with pytest.raises(Unreachable):
                 await asked
+
+
+@BOTH
+async def test_what_is_no_name_of_a_host_can_not_be_reached(way: str) -> None:
+    proxy = "http://a..b:1" if way == "client" else ""
+    async with Connections() as connections:
+        exchange = Exchange("u1", "http://a..b/v1", connections.session(), headers={}, proxy=proxy)
+        with pytest.raises(Unreachable, match=r"'u1' can't be reached: .*idna") as raised:
+            await exchange.request("POST", "/x", {})
+    assert (raised.value.status, raised.value.ours) == (503, False)
+
+
+@BOTH
+async def test_without_a_file_descriptor_nobody_else_is_to_blame(way: str) -> None:
+    async with Upstream(OK) as upstream, asking(upstream, way) as exchange:
+        with no_more_files(), pytest.raises(Unreachable, match="Too many open files") as raised:
+            await exchange.request("POST", "/x", {})
+        assert (raised.value.status, raised.value.ours) == (503, True)
+        assert await whole(await exchange.request("POST", "/x", {})) == (200, b"{}")

@@ -16,6 +16,7 @@ from tests.failing import (
     attempts,
     counted,
     idle,
+    no_more_files,
     oh,
     pool,
     retries,
@@ -226,6 +227,16 @@ async def test_one_clients_own_key_spoils_an_upstream_for_nobody(status: int) ->
             await proxy.post(headers={"Authorization": "Bearer mine"})
             assert (await proxy.post(headers={"Authorization": "Bearer another"})).status == 200
         assert len(first.requests) == 2
+
+
+async def test_what_the_proxy_itself_lacks_is_no_ill_health() -> None:
+    async with Upstream(GOOD) as upstream, in_process(upstream, health={"max_fails": 1}, **admin()) as proxy:
+        await proxy.get("/health")  # this connection is kept
+        with no_more_files():
+            reply = await proxy.post()
+        assert (reply.status, "Too many open files" in reply.error()["message"]) == (503, True)
+        assert (await upstreams(proxy))["u1"]["health"] == "healthy"
+        assert (await proxy.post()).status == 200
 
 
 async def test_a_retry_after_is_waited_for() -> None:

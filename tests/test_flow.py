@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
+from tests.chat import chat
 from tests.checker import parse_sse
 from tests.proxy import Process, as_process, in_process
 from tests.upstream import CUT, GONE, Forever, Head, Raw, Request, Script, Upstream, answer, chunk, sse, text
@@ -234,6 +236,24 @@ async def test_open_streams_may_finish_before_the_process_ends() -> None:
             go.set()
             for reply in replies:
                 assert (await reply.rest()).final()["status"] == "completed"
+        assert await proxy.process.wait() == 0
+
+
+async def test_connections_that_are_kept_end_with_what_still_comes_on_them() -> None:
+    go = asyncio.Event()
+    async with Upstream([*FIRST, go, *GOOD], GOOD) as upstream, as_process(upstream, drain=30) as proxy:
+        async with open_streams(proxy, 1) as replies:
+            kept = await asyncio.gather(*(proxy.get("/health") for _ in range(4)))
+            assert not any("connection" in reply.headers for reply in kept)
+            proxy.process.terminate()
+            await proxy.refusing()
+            asked = [proxy.get("/health"), proxy.post(), proxy.post(stream=True), chat(proxy)]
+            last = await asyncio.gather(*asked)
+            assert [(reply.status, reply.headers["connection"]) for reply in last] == [(200, "close")] * 4
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await proxy.get("/health")
+            go.set()
+            assert (await replies[0].rest()).final()["status"] == "completed"
         assert await proxy.process.wait() == 0
 
 

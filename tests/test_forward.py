@@ -120,6 +120,25 @@ async def test_an_old_client_gets_the_same_bytes(framing: Any) -> None:
     assert got == b"".join(GOOD)
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+async def test_who_keeps_a_connection_sees_where_an_answer_ends(framing: Any, version: str) -> None:
+    async with Upstream([Head(framing=framing), *GOOD]) as upstream, in_process(upstream) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        body = json.dumps(CHAT).encode()
+        lines = ["Host: a", "Connection: keep-alive", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+        writer.write("\r\n".join([f"POST /v1/chat/completions HTTP/{version}", *lines, "", ""]).encode() + body)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if b"content-length" in head:
+            assert await reader.readexactly(len(b"".join(GOOD))) == b"".join(GOOD)
+        elif b"chunked" in head:
+            assert (await reader.readuntil(b"\r\n0\r\n\r\n")).count(b"data: ") == len(GOOD)
+        else:
+            assert b"connection: close" in head
+            assert await reader.read() == b"".join(GOOD)
+        writer.close()
+
+
 # What is refused
 
 

@@ -56,6 +56,18 @@ async def test_what_breaks_elsewhere_does_not_look_complete(script: Script) -> N
             await chat(proxy)
 
 
+SECRET = "sk-upstream-0123"
+TELLING = b'data: {"error": {"message": "bad key %b"}}\n\n'
+
+
+@pytest.mark.parametrize("settings", [{"key": SECRET}, {"headers": {"api-key": f"Key {SECRET}"}}])
+@pytest.mark.parametrize("head", [Head(), Head(framing="length"), Head(headers={"content-type": "application/json"})])
+async def test_an_error_that_quotes_a_credential_of_ours_is_told_without(head: Head, settings: dict[str, Any]) -> None:
+    script = [head, *FIRST, TELLING % SECRET.encode()]
+    async with Upstream(script) as upstream, in_process({"url": upstream.url} | settings) as proxy:
+        assert (await chat(proxy)).body == FIRST[0] + TELLING % (b"*" * len(SECRET))
+
+
 # Clients that leave, or do not read
 
 PHASES: dict[str, tuple[Script, bytes]] = {
@@ -186,6 +198,26 @@ async def test_the_line_in_the_log_tells_tokens(script: Script, tokens: str, cap
     )
     assert f" bytes={len(body)}" in line
     assert re.search(r" first=0\.\d+s", line)
+
+
+async def test_no_value_looks_like_another_field(caplog: pytest.LogCaptureFixture) -> None:
+    model, message = "m key=admin 200", 'a "b" route=x\\'
+    async with Upstream(answer(400, {"error": {"message": message}})) as upstream, in_process(upstream) as proxy:
+        with caplog.at_level("INFO", "proxy.access"):
+            headers = {"X-Client-Request-Id": "c=1"}
+            await chat(proxy, json={"model": model, "messages": [{"role": "x y=z"}]}, headers=headers)
+            await proxy.get("/v1/a 200 key=b")
+    first, second = caplog.messages
+    assert ' model="m key=admin 200" route=* ' in first
+    assert r' client="c=1" error="a \"b\" route=x\\" req_' in first
+    assert second.startswith('GET "/v1/a 200 key=b" 404 ')
+
+
+async def test_an_error_of_any_length_is_cut_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with Upstream(answer(400, {"error": {"message": "x" * 20_000}})) as upstream, in_process(upstream) as proxy:
+        with caplog.at_level("INFO", "proxy.access"):
+            await chat(proxy)
+    assert f"error={'x' * 500} req_" in caplog.messages[-1]
 
 
 async def test_the_metrics_tell_of_what_passes_through() -> None:

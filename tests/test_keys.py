@@ -137,6 +137,40 @@ def test_a_key_without_models_opens_none() -> None:
         Keyring([grant]).allows(grant, "")
 
 
+def test_a_name_of_any_length_makes_a_short_message() -> None:
+    with pytest.raises(RequestError) as caught:
+        RING.allows(GRANTS[1], "m" * 1_000_000)
+    assert len(caught.value.message) < 300
+
+
+# What goes on to others
+
+
+@pytest.mark.parametrize("key", [ALICE, ROOT])
+@pytest.mark.parametrize("form", ["{}", " {}\t", "Bearer {}", "token={}", "a=b; key={}; c=d", '"{}"', "x,{}"])
+def test_a_header_with_a_key_is_not_there_for_others(key: str, form: str) -> None:
+    assert RING.holds(form.format(key))
+    view = RING.without_keys(sent(X_Any=form.format(key), X_Other="other"))
+    assert ("x-any" in view, view.get("X-Any"), dict(view)) == (False, None, {"X-Other": "other"})
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=("Cc", "Zs")), min_size=1))
+def test_a_key_of_any_signs_is_seen(key: str) -> None:
+    ring = Keyring([], [hash_of(key)])
+    assert all(ring.holds(form.format(key)) for form in ("{}", "Bearer {}", "ApiKey  {} ", "token={}", "a=b c={}"))
+
+
+@pytest.mark.parametrize("value", ["", " ", "Bearer", "Bearer sk-other", ALICE[:-1], ALICE + "0"])
+def test_other_headers_are_there(value: str) -> None:
+    assert RING.without_keys(sent(X_Any=value))["x-any"] == value
+
+
+def test_without_keys_the_headers_are_as_they_are() -> None:
+    headers = sent(X_Any=ALICE)
+    assert Keyring().without_keys(headers) is headers
+    assert not Keyring().holds(ALICE)
+
+
 # Who administers
 
 

@@ -226,6 +226,19 @@ async def test_what_passes_through_is_charged(script: Script, tokens: int) -> No
         assert (await chat(proxy, bearer(BOB))).status == 200
 
 
+@pytest.mark.parametrize("ask_for", [ask, lambda proxy: chat(proxy, bearer(ALICE))])
+async def test_an_absurd_usage_is_charged_and_leaves_the_metrics_readable(ask_for: Any) -> None:
+    usage = USAGE | {"prompt_tokens": int("9" * 400)}
+    script = sse(chunk({"content": "Hel"}), chunk(finish="stop"), chunk(usage=usage))
+    settings = keys(tokens_per_minute=1) | {"metrics": {"open": True}}
+    async with Upstream(script) as upstream, in_process(upstream, **settings) as proxy:
+        assert (await ask_for(proxy)).status == 200
+        assert (await ask_for(proxy)).status == 429
+        shown = await proxy.get("/metrics")
+    assert shown.status == 200
+    assert 'responses_proxy_tokens_total{key="alice",kind="input",route="*"} 1e+09' in shown.body.decode()
+
+
 async def test_who_leaves_what_passes_through_is_charged_what_was_reported() -> None:
     script: Script = [*sse(chunk({"content": "Hel"}, usage=USAGE), done=False), GONE]
     async with Upstream(script) as upstream, in_process(upstream, **keys(tokens_per_minute=1)) as proxy:
@@ -235,6 +248,38 @@ async def test_who_leaves_what_passes_through_is_charged_what_was_reported() -> 
             reply.close()
         await upstream.requests[0].gone.wait()
         assert await charged(proxy) == 5
+
+
+# What an upstream is told
+
+
+@pytest.mark.parametrize("key", [ALICE, ROOT])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+@pytest.mark.parametrize("name", ["Authorization", "x-api-key", "x-any", "Accept", "X-Request-Id", "traceparent"])
+async def test_no_key_of_ours_goes_to_an_upstream(name: str, path: str, key: str) -> None:
+    value = f"Bearer {key}" if name == "Authorization" else key
+    given = {"api-key": BOB, name: value, "x-tenant": "t"}
+    async with Upstream(GOOD) as upstream:
+        endpoint = {
+            "url": upstream.url,
+            "pass_key": True,
+            "forward_headers": ["x-api-key", "api-key", "x-any", "x-tenant"],
+        }
+        async with in_process(endpoint, **keys()) as proxy:
+            reply = await proxy.ask("POST", path, json=CHAT | {"input": "hi"}, headers=given)
+    assert reply.status == 200
+    sent = upstream.requests[0].headers
+    assert sent["x-tenant"] == "t"
+    assert not [value for value in sent.values() if key in value or BOB in value]
+
+
+async def test_an_admin_key_stays_here_where_everybody_may_ask() -> None:
+    admin = {"admin_keys": [hash_of(ROOT)]}
+    async with Upstream(GOOD) as upstream, in_process({"url": upstream.url, "pass_key": True}, **admin) as proxy:
+        for key in (ROOT, "sk-meant-for-the-upstream"):
+            await proxy.post(headers=bearer(key))
+    sent = [request.headers.get("authorization") for request in upstream.requests]
+    assert sent == [None, "Bearer sk-meant-for-the-upstream"]
 
 
 # What is said of keys

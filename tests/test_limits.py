@@ -1,6 +1,7 @@
 """What each key may use in a minute and at a time, by a clock that the test sets."""
 
 import re
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -253,6 +254,33 @@ async def test_fewer_streams_wait_for_those_that_are_open() -> None:
 async def test_a_key_that_is_gone_is_forgotten_and_its_requests_end_in_peace() -> None:
     clock, grant = Clock(), replace(ALICE, requests_per_minute=1, streams=1)
     (admission,) = await use(clock, grant, 1)
+    forgotten = weakref.ref(admission)
     clock.limits.keep([BOB])
     await admission.done(5)
+    del admission
+    assert forgotten() is not None
+    clock.now += 60
+    clock.limits.keep([BOB])
+    assert forgotten() is None
+    assert await clock.admits(grant)
+
+
+async def test_a_key_that_comes_back_finds_its_requests_under_way() -> None:
+    clock, grant = Clock(), replace(ALICE, streams=1)
+    (admission,) = await use(clock, grant, 1)
+    for grants in ([BOB], [BOB, grant]):
+        clock.limits.keep(grants)
+        await clock.refusal(grant)
+    await admission.done(0)
+    assert await clock.admits(grant)
+
+
+@pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute"])
+async def test_a_key_that_comes_back_finds_what_it_has_used(limit: str) -> None:
+    clock, grant = Clock(), replace(ALICE, **{limit: 1})
+    await clock.admits(grant, tokens=1)
+    clock.limits.keep([BOB])
+    clock.limits.keep([BOB, grant])
+    assert not await clock.admits(grant)
+    clock.now += 60
     assert await clock.admits(grant)

@@ -147,6 +147,40 @@ async def test_client_certificates_are_demanded_of_the_authority_there_is_now(
         assert not await let_in(proxy, trusting(authority, first))
 
 
+@pytest.mark.parametrize("loop", ["auto", "asyncio"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_no_session_outlives_the_authority_it_was_made_under(
+    authority: trustme.CA, tls: dict[str, str], tmp_path: Path, version: ssl.TLSVersion, loop: str
+) -> None:
+    first, second, file = trustme.CA(), trustme.CA(), tmp_path / "clients.pem"
+    first.cert_pem.write_to_path(str(file))
+    context = trusting(authority, first)
+    context.minimum_version = context.maximum_version = version
+    async with as_process({"url": "demo:"}, loop=loop, listen={"tls": tls | {"client_ca": str(file)}}) as proxy:
+        session = await asyncio.to_thread(asked, proxy.port, context)
+        assert session
+        assert await asyncio.to_thread(asked, proxy.port, context, session)
+        second.cert_pem.write_to_path(str(file))
+        await proxy.said("INFO reloaded")
+        assert not await asyncio.to_thread(asked, proxy.port, context, session)
+
+
+def asked(port: int, context: ssl.SSLContext, before: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+    """The session that another connection can take up, as this one does with that of before; None: not let in."""
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as made,
+            context.wrap_socket(made, server_hostname="127.0.0.1", session=before) as connection,
+        ):
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+            if not connection.recv(4096).startswith(b"HTTP/1.1 200 "):
+                return None
+            assert connection.session_reused == bool(before)
+            return connection.session
+    except OSError:
+        return None
+
+
 async def let_in(proxy: Process, context: ssl.SSLContext) -> bool:
     try:
         async with secure(proxy, context) as client:

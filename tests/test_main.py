@@ -10,10 +10,12 @@ import socket
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from proxy import demo
-from tests.command import CI, ROOT, command, file, made, needs_curl, paste, running
+from tests.command import CI, ROOT, command, file, made, needs_curl, paste, running, started
+from tests.proxy import until
 
 SMALL = "upstreams: {main: {url: 'http://127.0.0.1:1/v1'}}\n"
 
@@ -149,6 +151,46 @@ async def test_a_signal_ends_it_with_status_0(number: signal.Signals) -> None:
     async with running("config/proxy.yaml", PORT="0") as (process, _):
         process.send_signal(number)
         assert await process.wait() == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nothing here tells what a process waits with")
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path, workers: int) -> None:
+    path = file(tmp_path, f"{SMALL}listen: {{port: 0}}\nworkers: {workers}")
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        words = (sys.executable, "-m", "proxy", str(path))
+        process = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdout=errors, stderr=errors)
+    try:
+        async with asyncio.timeout(60):
+            await until(lambda: holds_back(process.pid, signal.SIGHUP))
+            process.send_signal(signal.SIGHUP)
+            await until(lambda: "INFO reloaded" in log.read_text())
+            process.terminate()
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+def holds_back(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(re.findall(r"SigBlk:\s+(\w+)", status)[0], 16) >> number - 1 & 1)
+
+
+async def test_out_of_file_descriptors_it_says_so_in_one_line(tmp_path: Path) -> None:
+    path, log = file(tmp_path, "upstreams: {a: {url: 'demo:'}}\nlisten: {port: 0}\nloop: asyncio"), tmp_path / "log"
+    words = f"ulimit -n 40; exec {sys.executable} -m proxy {path} 2>{log}"
+    async with started("sh", "-c", words) as (_, lines):
+        port = int(re.findall(r":(\d+)/", lines[0])[0])
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+        await until(lambda: "system resource" in log.read_text())
+        for client in clients:
+            client.close()
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/health") as answer:
+            assert answer.status == 200
+    assert log.read_text().count("ERROR socket.accept() out of system resource: Too many open files") == 1
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

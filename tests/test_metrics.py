@@ -1,5 +1,6 @@
 """What can be counted, and what the documents say of it."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -84,6 +85,27 @@ def test_the_manual_says_what_to_do_at_every_alert() -> None:
 async def test_words_of_labels_are_in_the_manual() -> None:
     words = set(re.findall(r"`(\w+)`", OPERATIONS))
     assert {*get_args(Outcome), *get_args(Limit)} <= words
+
+
+async def test_scrapes_at_one_time_share_a_rendering_and_later_ones_do_not() -> None:
+    metrics = Prometheus("1", "asyncio")
+    first, second = await asyncio.gather(metrics.render(), metrics.render())
+    assert first[1] is second[1]
+    assert (await metrics.render())[1] is not first[1]
+
+
+async def test_a_scrape_that_is_given_up_takes_nothing_from_the_other() -> None:
+    metrics = Prometheus("1", "asyncio")
+    first, second = (asyncio.ensure_future(metrics.render()) for _ in range(2))
+    await asyncio.sleep(0)  # both have begun
+    first.cancel()
+    assert b"build_info" in (await second)[1]
+
+
+async def test_numbers_beyond_floats_leave_the_metrics_readable() -> None:
+    metrics = Prometheus("1", "asyncio")
+    metrics.request(Done(endpoint="other", status=200, input=10**400))
+    assert b'kind="input"' in (await metrics.render())[1]
 
 
 async def test_nothing_is_counted_where_metrics_are_off() -> None:

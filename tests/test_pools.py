@@ -16,7 +16,7 @@ from proxy.core.retry import Backoff, Budget
 from proxy.dialects import load
 from proxy.errors import Busy, Failed, Overloaded, ProxyError, RequestError, Unreachable
 from proxy.metrics import Metrics
-from proxy.pools import Member, Pool, State, Terms
+from proxy.pools import Member, Pool, State, Terms, place_at
 from proxy.trace import Trace
 from proxy.upstream import Endpoint, Upstream
 
@@ -28,9 +28,9 @@ def full(size: int = 100, patience: float = 30) -> State:
     return state
 
 
-async def stand(state: State, key: str = "") -> "asyncio.Task[None]":
+async def stand(state: State, key: str = "") -> "asyncio.Task[State]":
     """Somebody who waits."""
-    task = asyncio.create_task(state.wait(key))
+    task = asyncio.create_task(place_at([state], key))
     await asyncio.sleep(0)  # now it stands in the line
     return task
 
@@ -40,7 +40,7 @@ async def stand(state: State, key: str = "") -> "asyncio.Task[None]":
 
 async def test_a_free_place_is_taken_at_once() -> None:
     state = State("u", Terms(max_requests=1))
-    await state.wait("")
+    await place_at([state], "")
     assert (state.load, state.full, state.waiting) == (1, True, 0)
 
 
@@ -69,8 +69,8 @@ async def test_keys_take_turns() -> None:
 async def test_who_comes_to_a_full_line_is_refused() -> None:
     state = full(size=1)
     await stand(state)
-    with pytest.raises(Busy, match="too many requests waiting") as caught:
-        await state.wait("")
+    with pytest.raises(Busy, match="Too many requests wait") as caught:
+        await place_at([state], "")
     assert (caught.value.status, caught.value.retry_after, state.waiting) == (429, 2, 1)
     state.leave()
 
@@ -89,7 +89,7 @@ async def test_a_full_line_has_room_for_another_key() -> None:
 async def test_a_wait_ends() -> None:
     state = full(patience=0.01)
     with pytest.raises(Busy, match=r"within 0\.01 s") as caught:
-        await state.wait("")
+        await place_at([state], "")
     assert (caught.value.status, state.load, state.waiting) == (503, 1, 0)
 
 
@@ -99,7 +99,7 @@ async def test_who_leaves_as_another_one_needs_the_room_has_left() -> None:
     for _ in range(2):
         asyncio.get_running_loop().call_later(0.01, state.leave)
     tasks[1].cancel()  # it stands in the line until it runs again
-    await state.wait("b")
+    await place_at([state], "b")
     await asyncio.wait(tasks)
     assert (tasks[1].cancelled(), state.load, state.waiting) == (True, 1, 0)
 
@@ -255,3 +255,25 @@ def test_a_change_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     state.failed(1, "died again")
     state.checked(6)
     assert [record.message for record in caplog.records] == ["upstream u is failing: died"]
+
+
+async def test_the_first_place_that_comes_free_anywhere_is_taken() -> None:
+    states = [full() for _ in range(3)]
+    waiters = [asyncio.create_task(place_at(states, "")) for _ in range(2)]
+    await asyncio.sleep(0)
+    states[2].leave()
+    states[1].leave()
+    assert [await waiter for waiter in waiters] == [states[2], states[1]]
+    assert [(state.load, state.waiting) for state in states] == [(1, 0)] * 3
+
+
+async def test_who_is_pushed_out_of_one_line_keeps_the_others() -> None:
+    short, long = full(1), full(5)
+    waiters = [asyncio.create_task(place_at([short, long], "greedy")) for _ in range(2)]
+    await asyncio.sleep(0)
+    other = asyncio.create_task(place_at([short], "other"))
+    await asyncio.sleep(0)
+    long.leave()
+    long.leave()
+    assert [await waiter for waiter in waiters] == [long, long]
+    other.cancel()

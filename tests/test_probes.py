@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.failing import GOOD, admin, oh, retries, upstreams
+from tests.failing import GOOD, admin, no_more_files, oh, retries, upstreams
 from tests.proxy import Client, in_process
-from tests.upstream import GONE, Raw, Request, Script, Upstream, answer
+from tests.upstream import GONE, Head, Raw, Request, Script, Upstream, answer
 
 
 def checked(upstream: Upstream, **fields: Any) -> dict[str, Any]:
@@ -95,3 +95,12 @@ async def test_checks_end_with_the_proxy() -> None:
         async with in_process(checked(upstream)):
             await upstream.received(3)
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "check upstream u1"]
+
+
+async def test_a_check_that_could_not_be_made_says_nothing() -> None:
+    fine: Script = [Head(200, framing="close"), b"fine"]  # so that each check needs a connection
+    async with Upstream(fine) as upstream, in_process(checked(upstream), **admin()) as proxy:
+        await upstream.received(2)
+        with no_more_files():
+            looks = [(await upstreams(proxy))["u1"] for _ in range(100)]
+    assert {(look["health"], look["reason"]) for look in looks} == {("healthy", "")}

@@ -1,9 +1,11 @@
 """Routes as clients see them: names, what a route changes in a request, its limits, and the list of models."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from proxy.router import Shared
 from tests.chat import CHAT, chat
 from tests.proxy import in_process
 from tests.upstream import CUT, Script, Upstream, answer, text
@@ -58,6 +60,7 @@ async def test_an_unknown_model_is_told_which_there_are(name: str) -> None:
     for reply in replies:
         assert reply.error()["code"] == "model_not_found"
         assert "'m', 'big-*'" in reply.error()["message"]
+        assert len(reply.body) < 400
 
 
 async def test_an_alias_is_another_name_for_keys_and_lists() -> None:
@@ -186,10 +189,46 @@ async def test_the_list_of_an_upstream_is_kept_for_a_while() -> None:
         assert len(upstream.requests) == 3
 
 
-@pytest.mark.parametrize("fault", [[CUT], answer(500, "no"), answer(429, "no")])
+NOTHING: list[Any] = ["<html>", b"\xff", "null", {}, [], {"data": "x"}, {"data": {"id": "x"}}]
+
+
+@pytest.mark.parametrize(
+    "fault", [[CUT], answer(500, "no"), answer(429, "no"), *(answer(200, body) for body in NOTHING)]
+)
 async def test_the_old_list_stays_when_an_upstream_fails(fault: Script) -> None:
     listed = answer(200, {"data": [{"id": "one"}]})
     async with Upstream(listed, fault) as upstream, in_process(upstream, models_cache=0) as proxy:
         lists = [(await proxy.get("/v1/models")).json()["data"] for _ in range(3)]
         assert len(upstream.requests) >= 3
     assert [[model["id"] for model in models] for models in lists] == [["one"]] * 3
+
+
+async def test_an_empty_list_is_a_list() -> None:
+    scripts = [answer(200, {"data": data}) for data in ([{"id": "one"}], None, [{"id": "two"}], [])]
+    async with Upstream(*scripts) as upstream, in_process(upstream, models_cache=0) as proxy:
+        lists = [(await proxy.get("/v1/models")).json()["data"] for _ in scripts]
+    assert [[model["id"] for model in models] for models in lists] == [["one"], [], ["two"], []]
+
+
+async def test_who_lists_no_models_is_not_asked_again_at_once() -> None:
+    async with Upstream(answer(500, "no")) as upstream, in_process(upstream, models_cache=60) as proxy:
+        assert [(await proxy.get("/v1/models")).json()["data"] for _ in range(3)] == [[]] * 3
+        assert len(upstream.requests) == 1
+
+
+async def test_what_several_want_to_know_is_found_out_once() -> None:
+    go, looked = asyncio.Event(), 0
+
+    async def look() -> tuple[int, float]:
+        nonlocal looked
+        looked += 1
+        await go.wait()
+        return looked, 60 if looked > 1 else 0
+
+    shared = Shared(look, "look")
+    leaves, *stay = [asyncio.create_task(shared.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    leaves.cancel()
+    asyncio.get_running_loop().call_soon(go.set)
+    assert await asyncio.gather(*stay) == [1, 1]
+    assert [await shared.get() for _ in range(3)] == [2, 2, 2]

@@ -70,6 +70,9 @@ GOOD = [
     MINIMAL + "limits: {body: '${SIZE}', event: 1024}\nlog: {level: '${LEVEL:-info}'}\nlisten: {port: '${PORT:-1}'}",
     MINIMAL + "pools: {a: {upstreams: [main]}, b: {upstreams: {main: '${W}'}}}",
     MINIMAL + f"keys: [{{name: a, hash: '{HASHES[1]}', streams: null}}, {{name: b, hash: '${{HASH}}'}}]",
+    MINIMAL + "workers: 2.0\nlimits: {body: 1024.0}",
+    route("pools:"),
+    route("pools: []"),
     route("defaults: {temperature: 0.5}\n    max_input: 3 MiB\n    upstream_model: null"),
 ]
 
@@ -98,6 +101,11 @@ BAD = [
     MINIMAL + "strict: 1",
     MINIMAL + "strict: 'true'",
     MINIMAL + "workers: 1.5",
+    MINIMAL + "workers: 1.0e+300",
+    MINIMAL + "drain: .inf",
+    MINIMAL + "routes: [{model: a}]",
+    MINIMAL + "routes: [{model: a, upstreams: []}]",
+    MINIMAL + "pools: {p: {upstreams: [main]}}\nroutes: [{model: a, upstreams: [main], pools: [p]}]",
     MINIMAL + "log: {format: jsno}",
     MINIMAL + "limits: {body: 3 MB}",
     MINIMAL + "limits: {body: 0}",

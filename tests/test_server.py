@@ -5,11 +5,13 @@ import json
 import re
 from io import BytesIO
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
+from proxy.upstream import LISTING
 from tests.proxy import in_process
-from tests.upstream import Upstream, answer, text
+from tests.upstream import GONE, Raw, Upstream, answer, text
 
 HEADERS = {"content-type": "application/json"}
 
@@ -163,14 +165,34 @@ async def test_strict_refuses_what_would_be_dropped(fields: dict[str, Any], code
         ("GET", "/v1/responses", 405, "method_not_supported"),
         ("DELETE", "/v1/models", 405, "method_not_supported"),
         ("POST", "/health", 405, "method_not_supported"),
+        ("POST", "/%0A", 404, "unknown_url"),
+        ("GET", "/v1/models/x%0Ay", 404, "model_not_found"),
+        ("POST", "/v1/models/x%0Ay", 405, "method_not_supported"),
     ],
 )
 async def test_a_wrong_url_or_method_is_told(method: str, path: str, status: int, code: str) -> None:
     async with in_process({"url": "http://127.0.0.1:1/v1"}) as proxy:
         reply = await proxy.ask(method, path, json={})
     assert (reply.status, reply.error()["code"]) == (status, code)
-    assert f"{method} {path}" in reply.error()["message"]
     assert reply.error()["type"] == "invalid_request_error"
+    assert re.fullmatch(r"req_[0-9a-f]{32}", reply.headers["x-request-id"])
+    if code != "model_not_found":
+        assert f"{method} {unquote(path)}" in reply.error()["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/models", "/nowhere"])
+async def test_nothing_is_expected_but_a_word_to_go_on(path: str) -> None:
+    async with in_process({"url": "http://127.0.0.1:1/v1"}) as proxy:
+        reply = await proxy.ask("POST", path, json={}, headers={"Expect": "something"})
+    assert (reply.status, reply.error()["type"]) == (417, "invalid_request_error")
+    assert "'something'" in reply.error()["message"]
+    assert reply.headers["x-request-id"].startswith("req_")
+
+
+async def test_who_waits_for_a_word_to_go_on_gets_it() -> None:
+    async with Upstream(text("Hi")) as upstream, in_process(upstream) as proxy:
+        for _ in range(2):
+            assert (await proxy.post(headers={"Expect": "100-Continue"})).status == 200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
@@ -276,8 +298,10 @@ async def test_one_model_is_found_by_its_name() -> None:
     async with Upstream(offered) as upstream, in_process(upstream) as proxy:
         assert (await proxy.get("/v1/models/org/llama")).json()["id"] == "org/llama"
         assert (await proxy.get("/v1/models/org%2Fllama")).json()["id"] == "org/llama"
-        missing = await proxy.get("/v1/models/other")
-    assert (missing.status, missing.error()["code"], missing.error()["param"]) == (404, "model_not_found", "model")
+        for name in ("other", "o" * 5000):
+            missing = await proxy.get(f"/v1/models/{name}")
+            assert (missing.status, missing.error()["code"]) == (404, "model_not_found")
+            assert (missing.error()["param"], len(missing.body) < 400) == ("model", True)
 
 
 @pytest.mark.parametrize("list", [answer(500, "oh"), answer(200, "<html>"), answer(404, {"detail": "Not Found"})])
@@ -299,7 +323,7 @@ async def test_alive_is_not_ready() -> None:
     assert int(reply.headers["retry-after"]) >= 1
 
 
-@pytest.mark.parametrize("list", [answer(200, {"data": []}), answer(404, "no"), answer(401, "no")])
+@pytest.mark.parametrize("list", [answer(200, {"data": []}), answer(200, "<p>"), answer(404, "no"), answer(401, "no")])
 async def test_ready_with_one_upstream_that_answers(list: Any) -> None:
     async with Upstream(list) as upstream, in_process({"url": "http://127.0.0.1:1/v1"}, upstream) as proxy:
         assert (await proxy.get("/ready")).status == 200
@@ -308,3 +332,23 @@ async def test_ready_with_one_upstream_that_answers(list: Any) -> None:
 async def test_an_upstream_that_fails_is_not_ready() -> None:
     async with Upstream(answer(503, "loading")) as upstream, in_process(upstream) as proxy:
         assert (await proxy.get("/ready")).status == 503
+
+
+async def test_one_that_answers_is_ready_whatever_hangs() -> None:
+    good = answer(200, {"data": []})
+    async with Upstream([Raw(b""), GONE]) as hung, Upstream(good) as upstream, in_process(hung, upstream) as proxy:
+        async with asyncio.timeout(LISTING):
+            assert (await proxy.get("/ready")).status == 200
+            await (await hung.received(1)).gone.wait()
+
+
+async def test_many_who_ask_at_once_ask_an_upstream_once() -> None:
+    go = asyncio.Event()
+    slow = [*answer(200, {"data": []})[:1], go, b'{"data": []}']
+    async with Upstream(slow) as upstream, in_process(upstream) as proxy:
+        asked = [asyncio.create_task(proxy.get("/ready")) for _ in range(20)]
+        await upstream.received(1)
+        asked.pop().cancel()
+        go.set()
+        assert {reply.status for reply in await asyncio.gather(*asked)} == {200}
+        assert len(upstream.requests) == 1

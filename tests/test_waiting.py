@@ -9,7 +9,7 @@ from proxy.access import Line
 from proxy.keys import hash_of
 from tests.failing import BOTH, FIRST, GOOD, attempts, counted, idle, limited, oh, retries
 from tests.proxy import Client, in_process, until
-from tests.upstream import CUT, GONE, Head, Raw, Request, Script, Upstream, answer
+from tests.upstream import CUT, GONE, Head, Raw, Request, Script, Upstream, answer, chunk, sse
 
 
 async def waiting(proxy: Client, number: int) -> None:
@@ -56,17 +56,27 @@ async def test_a_line_goes_before_an_ill_upstream() -> None:
         assert (len(ill.requests), len(well.requests)) == (1, 3)
 
 
-async def test_who_has_waited_long_enough_stands_in_no_other_line() -> None:
+@pytest.mark.parametrize("frees", [0, 1])
+@pytest.mark.parametrize("policy", ["affinity", "round_robin"])
+async def test_who_waits_gets_the_first_place_that_is_free_anywhere(policy: str, frees: int) -> None:
+    go = asyncio.Event()
+    scripts: list[Script] = [[*FIRST, GONE], [*FIRST, GONE]]
+    scripts[frees] = [*FIRST, go, *sse(chunk({}, "stop"))]
+    pools = {"both": {"upstreams": ["u1", "u2"], "policy": policy}}
+    routes = [{"model": "*", "pools": ["both"]}]
     async with (
-        Upstream([*FIRST, GONE]) as first,
-        Upstream([*FIRST, GONE]) as second,
-        in_process(limited(first, seconds=0.05), limited(second, seconds=3600)) as proxy,
-        proxy.stream() as one,
-        proxy.stream() as other,
+        Upstream(scripts[0], GOOD) as first,
+        Upstream(scripts[1], GOOD) as second,
+        in_process(limited(first), limited(second), pools=pools, routes=routes) as proxy,
+        proxy.stream(prompt_cache_key="k") as one,
+        proxy.stream(prompt_cache_key="k") as other,
     ):
         await one.until("output_text.delta")
         await other.until("output_text.delta")
-        assert (await proxy.post()).status == 503
+        task = asyncio.create_task(proxy.post(prompt_cache_key="k"))
+        await waiting(proxy, 2)  # in both lines
+        go.set()
+        assert (await task).status == 200
 
 
 @BOTH

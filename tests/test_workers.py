@@ -149,6 +149,16 @@ async def test_when_the_supervisor_is_killed_its_workers_end_in_good_order() -> 
         # as_process reads to the end of what they could write to: nobody is left then
 
 
+async def test_when_the_supervisor_is_killed_nothing_of_it_is_left(tmp_path: Path) -> None:
+    path, folder = file(tmp_path, "upstreams: {a: {url: 'demo:'}}\nworkers: 2\nlisten: {port: 0}"), tmp_path / "tmp"
+    folder.mkdir()
+    async with running(path, TMPDIR=str(folder)) as (process, _):
+        assert len([*folder.iterdir()]) == 1
+        process.kill()
+        await process.wait()
+    assert not [*folder.iterdir()]
+
+
 async def test_sighup_reaches_all_and_those_that_come_later() -> None:
     async with (
         Upstream(text("old")) as old,
@@ -195,6 +205,36 @@ async def test_a_worker_that_comes_later_listens_as_the_others_do(tmp_path: Path
             os.kill(pid, signal.SIGKILL)
         await replaced(proxy, before, 2)
         assert (await ask(proxy)).status == 200
+
+
+async def test_a_worker_that_comes_later_needs_no_files(tmp_path: Path) -> None:
+    made, both, other = trustme.CA().issue_cert("127.0.0.1"), tmp_path / "both.pem", tmp_path / "ca.pem"
+    made.private_key_and_cert_chain_pem.write_to_path(str(both))
+    trustme.CA().cert_pem.write_to_path(str(other))
+    asked = {"url": "https://127.0.0.1:1/v1", "tls": {"ca": str(other)}}
+    listen = {"tls": {"certificate": str(both), "key": str(both)}}
+    async with as_process({"url": "demo:"}, asked, workers=2, listen=listen) as proxy:
+        both.write_text("rubbish")
+        other.write_text("rubbish")
+        await proxy.said("ERROR not reloaded")
+        before = proxy.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        await replaced(proxy, before, 2)
+        async with proxy.session.post(f"{proxy.url}/responses", json=REQUEST, ssl=False) as answer:
+            assert answer.status == 200
+        assert "Traceback" not in proxy.log
+
+
+@pytest.mark.parametrize("field", ["strict: !!bool foo", "drain: !!int ''", 'keys_file: "a\\0b"'])
+async def test_no_file_ends_the_supervisor(field: str) -> None:
+    async with Upstream(text("old")) as old, as_process(old, workers=2) as proxy:
+        before = proxy.workers()
+        proxy.path.write_text("upstreams: {a: {url: 'demo:'}}\n" + field)
+        await proxy.said(f"ERROR not reloaded, the configuration from before goes on: {proxy.path}:2: ")
+        assert b"old" in (await ask(proxy)).body
+        assert proxy.workers() == before
+        assert "Traceback" not in proxy.log
 
 
 async def test_a_second_supervisor_does_not_join_the_first_ones_port(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ class Dialect(Protocol):
     def refusal(self, status: int, body: bytes, content_type: str, retry_after: str | None) -> ProxyError:
         """An answer that is no 2xx, as the error that the client gets (RESPONSES.md 7.3)."""
 
-    def models(self, body: bytes) -> Sequence[str]:
-        """The ids in an answer to MODELS; [] when it can't be understood."""
+    def models(self, body: bytes) -> Sequence[str] | None:
+        """The ids in an answer to MODELS; None when it is no list of models."""
 
 
 def load(name: str) -> Dialect:

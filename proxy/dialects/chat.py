@@ -25,13 +25,13 @@ def decoder(turn: Turn, profile: Profile, limit: int) -> ChatDecoder:
 
 
 class _Models(msgspec.Struct):
-    data: list[Any] = []
+    data: list[Any] | None  # null: Ollama without a model
 
 
-def models(body: bytes) -> Sequence[str]:
+def models(body: bytes) -> Sequence[str] | None:
     """See proxy.dialects.Dialect."""
     try:
-        listed = msgspec.json.decode(body, type=_Models).data
+        listed = msgspec.json.decode(body, type=_Models).data or []
         return [each["id"] for each in listed if isinstance(each, dict) and isinstance(each.get("id"), str)]
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return []
+        return None

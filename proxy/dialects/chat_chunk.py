@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy.core.deltas import Usage
+from proxy.wire.forwarded import MOST_TOKENS
 
 
 class Function(Struct, gc=False):
@@ -163,7 +164,7 @@ def usage(said: ChatUsage) -> Usage | None:
 
 
 def _count(said: float | None) -> int:
-    return max(0, int(said)) if said else 0
+    return int(min(max(0, said), MOST_TOKENS)) if said else 0
 
 
 def logprobs(entries: list[Any]) -> list[dict[str, Any]] | None:

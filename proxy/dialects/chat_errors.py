@@ -118,7 +118,7 @@ def error(status: int, said: Said, retry_after: float | None = None) -> ProxyErr
         return busy
     if status in (408, 504):
         return Failed(said.message or f"The upstream timed out (status {status}).", code="server_error", status=504)
-    if 400 <= status < 500:
+    if status < 500:  # redirections too: they are not followed
         return Refused(said.message or f"The upstream refused the request with status {status}.", code="server_error")
     return Failed(said.message or f"The upstream answered with status {status}.", code="server_error")
 

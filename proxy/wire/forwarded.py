@@ -12,6 +12,9 @@ from proxy.errors import RequestError
 from proxy.wire.invalid import missing, unreadable
 from proxy.wire.tools import NULL
 
+MOST_TOKENS = 10**9
+"""Of one kind in one answer: what is above is nonsense, and might be too large for a float."""
+
 _MEMBER = re.compile(rb'\s*[{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL)
 _END = re.compile(rb"\s*}\s*")
 _ASKS = re.compile(rb'"role"\s*:\s*"user"')
@@ -98,4 +101,5 @@ def usage(edge: bytes) -> tuple[int, int] | None:
 
 
 def _count(said: dict[str, Any], *names: str) -> int:
-    return max(0, next((value for name in names if isinstance(value := said.get(name), int)), 0))
+    said_first = next((value for name in names if isinstance(value := said.get(name), int)), 0)
+    return min(max(0, said_first), MOST_TOKENS)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import RequestError
 from proxy.wire import forwarded
+from proxy.wire.forwarded import MOST_TOKENS
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -91,6 +92,14 @@ def test_the_last_whole_usage_counts() -> None:
     first, last = b'{"usage": {"prompt_tokens": 1}}\n', b'{"usage":{"prompt_tokens": 2}}\n{"usage": null}\n'
     assert forwarded.usage(first + last + b'{"usage": {"prompt_tok') == (2, 0)
     assert forwarded.usage(b'{"text": "\\"usage\\": {\\"prompt_tokens\\": 2}"}') is None
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "total_tokens"])
+@pytest.mark.parametrize("said", [10**400, 10**9 + 1, -(10**400)])
+def test_absurd_numbers_are_bounded(name: str, said: int) -> None:
+    counted = forwarded.usage(b'{"usage": {"%b": %d}}' % (name.encode(), said))
+    assert counted is not None
+    assert max(counted) == (MOST_TOKENS if said > 0 else 0)
 
 
 @given(st.binary() | st.binary().map(lambda data: b'"usage":{' + data))
