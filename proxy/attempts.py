@@ -128,7 +128,7 @@ class Attempts:
                 del self._again[state]
             if place := self._free() or await self._waited():
                 return place
-        self._give_up()
+        return self._give_up()
 
     def _give_up(self) -> NoReturn:
         """Raise the last failure, and keep nothing of it: what refers to itself stays until the collector comes."""

@@ -1,6 +1,5 @@
 """What is wrong with a configuration only when its fields are taken together, or with the machine."""
 
-import os
 import re
 import ssl
 from collections.abc import Sequence
@@ -9,12 +8,10 @@ from ipaddress import ip_address
 from math import inf
 from pathlib import Path
 from pkgutil import iter_modules
-from urllib.parse import urlsplit
-
-from yarl import URL
 
 from proxy import dialects
-from proxy.config import DEMO, Config, Health, Key, Otel, Pool, Route, Upstream, UpstreamTls
+from proxy.addresses import check_host, check_path, check_url, is_http
+from proxy.config import Config, Health, Key, Otel, Pool, Route, Upstream, UpstreamTls
 from proxy.dialects import Dialect
 from proxy.fields import unknown
 from proxy.values import ProfileChoice
@@ -43,7 +40,7 @@ def check(config: Config) -> None:
     for index, route in enumerate(config.routes):
         _check_route(config, route, f"routes[{index}]")
     check_keys(config.keys, "keys")
-    _check_path(config.keys_file, "keys_file")
+    check_path(config.keys_file, "keys_file")
     _check_listen(config)
 
 
@@ -58,15 +55,15 @@ def installed(module: str) -> bool:
 def _check_otel(otel: Otel) -> None:
     if not all(map(installed, ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))):
         raise FieldError("otel", "OpenTelemetry is not installed; install responses-proxy[otel]")
-    if not _is_http(otel.endpoint):
+    if not is_http(otel.endpoint):
         raise FieldError("otel.endpoint", "expected http://HOST:PORT/v1/traces, or https")
     _check_headers(otel.headers, "otel.headers")
 
 
 def _check_listen(config: Config) -> None:
     listen = config.listen
-    _check_host(listen.host, "listen.host")
-    _check_path(listen.socket, "listen.socket")
+    check_host(listen.host, "listen.host")
+    check_path(listen.socket, "listen.socket")
     if listen.socket:
         if config.workers > 1:
             raise FieldError("workers", "a unix socket is served by one process")
@@ -79,29 +76,6 @@ def _check_listen(config: Config) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         _check_certificate(context, tls.certificate, tls.key, "listen.tls")
         _check_authorities(context, tls.client_ca, "listen.tls.client_ca")
-
-
-def _check_host(host: str, path: str) -> None:
-    if not _can_be_resolved(host):
-        raise FieldError(path, "expected an address or a name; the parts of a name have 1 to 63 letters each")
-
-
-def _can_be_resolved(host: str) -> bool:
-    """Whether the resolver can be asked: it encodes each name so, and raises no OSError when it can't."""
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        return False
-    return not re.search(r"[\s\x00-\x1f]", host)
-
-
-def _check_path(file: str, path: str) -> None:
-    try:
-        usable = b"\0" not in os.fsencode(file)
-    except UnicodeError:
-        usable = False
-    if not usable:
-        raise FieldError(path, "holds a character that no path can have")
 
 
 def is_loopback(host: str) -> bool:
@@ -135,7 +109,7 @@ def _check_authorities(context: ssl.SSLContext, file: str, path: str) -> None:
 
 
 def _check_readable(file: str, path: str) -> None:
-    _check_path(file, path)
+    check_path(file, path)
     try:
         with Path(file).open("rb"):
             pass
@@ -162,14 +136,14 @@ def check_keys(keys: Sequence[Key], path: str, others: Sequence[Key] = ()) -> No
 
 
 def _check_upstream(upstream: Upstream, path: str) -> None:
-    _check_url(upstream.url, f"{path}.url")
-    _check_path(upstream.socket, f"{path}.socket")
+    check_url(upstream.url, f"{path}.url")
+    check_path(upstream.socket, f"{path}.socket")
     _check_header_value(upstream.key, f"{path}.key")
     _check_headers(upstream.headers, f"{path}.headers")
     _check_forwarded(upstream.forward_headers, f"{path}.forward_headers")
     _check_profile(upstream.profile, _dialect(upstream.dialect, f"{path}.dialect"), f"{path}.profile")
     _check_health(upstream.health, f"{path}.health")
-    if upstream.proxy not in ("environment", "none") and not _is_http(upstream.proxy):
+    if upstream.proxy not in ("environment", "none") and not is_http(upstream.proxy):
         raise FieldError(f"{path}.proxy", "expected `environment`, `none`, or http://HOST:PORT")
     if upstream.tls:
         _check_tls(upstream.tls, f"{path}.tls")
@@ -200,34 +174,6 @@ def _check_pool(config: Config, name: str, pool: Pool) -> None:
     for each in pool.upstreams:
         if each not in config.upstreams:
             raise unknown(f"{path}.upstreams", "upstream", each, config.upstreams)
-
-
-def _check_url(url: str, path: str) -> None:
-    if url == DEMO:
-        return
-    allowed = f"expected http://HOST:PORT/v1, https://HOST/v1 or {DEMO}"
-    if not _is_http(url):
-        raise FieldError(path, allowed + ("" if "@" in url else f", found `{url}`"))
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise FieldError(path, "a URL holds no password here: use `key` or `headers`")
-    if parts.query or parts.fragment:
-        raise FieldError(path, f"{allowed}, without ? and #")
-    if parts.path.endswith("/chat/completions"):
-        raise FieldError(path, f"{allowed}: it ends before /chat/completions")
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname and (parts.port or True) and URL(url).raw_host
-    except ValueError:
-        return False
-    return (
-        bool(host and _can_be_resolved(host))
-        and parts.scheme in ("http", "https")
-        and not re.search(r"[\s\x00-\x1f]", url)
-    )
 
 
 NOT_TO_SET = {"connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive", "te"}

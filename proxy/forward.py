@@ -202,7 +202,7 @@ class Forward:
             if not block:
                 return
             if b"error" in block:
-                block = attempt.upstream.masked(block)
+                block = attempt.upstream.masked(block)  # some servers quote the key that they were sent
             self._look(block)
             await response.send(block)
 

@@ -23,7 +23,8 @@ class Trace(Struct):
     """One request.
 
     id: x-request-id, the same toward client and upstream.
-    headers: the client's but for those that hold a key of the proxy's, of which only those that an upstream's configuration lists go on.
+    headers: the client's, of which only those that an upstream's configuration lists go on; those that hold a key known
+    here are missing.
     loop: the running one, at hand: Python 3.11 makes a system call to find it.
     authorization: the client's own, for upstreams that get it passed through; never logged.
     upstream_model: as upstreams call it. context: headers by which an upstream goes on with the client's trace.

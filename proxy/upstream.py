@@ -18,7 +18,7 @@ from proxy.connections import Connections, Tls
 from proxy.core.deltas import Accepted, Delta
 from proxy.core.profile import Profile
 from proxy.core.turn import Turn
-from proxy.dialects import Dialect
+from proxy.dialects import Decoder, Dialect
 from proxy.errors import Broken, ProxyError, RequestError, Unreachable
 from proxy.exchange import Answer, Exchange
 from proxy.trace import Trace
@@ -140,11 +140,14 @@ class Upstream:
                 if not content.at_eof():
                     await watch.tail()
         finally:
-            if lane is not None:
-                lane.close()
-            answer.close()  # a connection whose answer has been read to its end is back in the pool already
-            for note in decoder.notes:
-                log.info("upstream %s: %s", self.name, note)
+            self._end(answer, decoder, lane)
+
+    def _end(self, answer: Answer, decoder: Decoder, lane: Lane | None) -> None:
+        if lane is not None:
+            lane.close()
+        answer.close()  # a connection whose answer has been read to its end is back in the pool already
+        for note in decoder.notes:
+            log.info("upstream %s: %s", self.name, note)
 
     async def _accepted(self, turn: Turn, trace: Trace) -> Answer:
         """The answer, once it has a good status."""

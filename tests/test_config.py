@@ -305,7 +305,16 @@ def test_a_bad_file_gets_one_message_that_says_where_what_and_what_else(tmp_path
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:8000/v1", "ftp://a/v1", "http://a:99999/v1", "http://a b/v1", "http:///v1", "htp://a/v1", "http://a..b/v1"],
+    [
+        "",
+        "127.0.0.1:8000/v1",
+        "ftp://a/v1",
+        "http://a:99999/v1",
+        "http://a b/v1",
+        "http:///v1",
+        "htp://a/v1",
+        "http://a..b/v1",
+    ],
 )
 def test_a_url_that_cannot_be_asked_is_refused(tmp_path: Path, url: str) -> None:
     message = refusal(tmp_path, f"upstreams: {{main: {{url: '{url}'}}}}")
@@ -338,14 +347,14 @@ def test_a_url_that_would_not_do_what_was_meant_is_refused(tmp_path: Path, url: 
         ("a: !none x", "F:1:4: not YAML: "),
         ("a: 1\n---\nb: 2", "F:2:1: not YAML: "),
         ("a: 1\nb: \x01", "F:2:4: not YAML: "),
-        ("a: 2024-13-45", "F:1: a: this has the look or the tag of a YAML timestamp and is none; if it is text, put it "),
+        ("a: 2024-13-45", "F:1: a: this has the look or the tag of a YAML timestamp and is none; "),
     ],
 )
 def test_what_is_no_yaml_is_shown_by_line_and_column(tmp_path: Path, text: str, place: str) -> None:
     assert refusal(tmp_path, text).startswith(place)
 
 
-@pytest.mark.parametrize("value", ["!!bool foo", "!!int ''", "!!float ''", "!!float _", "!!timestamp x", "!!int x", "0x_"])
+@pytest.mark.parametrize("value", ["!!bool a", "!!int ''", "!!float ''", "!!float _", "!!timestamp a", "0x_"])
 def test_what_is_not_what_its_tag_says_is_shown_by_its_field(tmp_path: Path, value: str) -> None:
     message = refusal(tmp_path, f"{MINIMAL}health:\n  slow_start: {value}")
     assert message.startswith("F:3: health.slow_start: this has the look or the tag of a YAML ")

@@ -100,6 +100,7 @@ async def test_checks_end_with_the_proxy() -> None:
 async def test_a_check_that_could_not_be_made_says_nothing() -> None:
     fine: Script = [Head(200, framing="close"), b"fine"]  # so that each check needs a connection
     async with Upstream(fine) as upstream, in_process(checked(upstream), **admin()) as proxy:
+        await shown(proxy, "healthy")  # this connection is kept
         await upstream.received(2)
         with no_more_files():
             looks = [(await upstreams(proxy))["u1"] for _ in range(100)]
