@@ -117,7 +117,6 @@ class _Supervisor:
     def _work(self, place: _Place) -> NoReturn:
         """In the worker."""
         status = 1
-        supervisor = os.getppid()
         try:
             signal.set_wakeup_fd(-1)
             for number in (*SIGNALS, signal.SIGCHLD):
@@ -128,7 +127,7 @@ class _Supervisor:
                 each.close()
             worker = Worker(place.number, self._alive, self._folder, self._contexts)
             status = serve(self._source, self._config, self._say_ready, worker)
-            if os.getppid() != supervisor:
+            if select.select([self._alive], [], [], 0)[0]:  # the supervisor has died
                 _leave(self._folder, place.number)
         except Exception:
             log.exception("worker %d failed", os.getpid())
