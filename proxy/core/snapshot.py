@@ -20,10 +20,10 @@ def usage_json(used: Usage) -> bytes:
 class Snapshot:
     """The changing part of a response, in front of its constant echo.
 
-    tier: as asked for. used: as the upstream says, or None. output: the items, as JSON. last: the newest JSON.
+    tier: as asked for. used: as the upstream says, or None. output: the items, as JSON.
     """
 
-    __slots__ = ("_echo", "_end", "_head", "last", "output", "status", "tier", "used")
+    __slots__ = ("_echo", "_end", "_head", "output", "status", "tier", "used")
 
     def __init__(self, id: str, created_at: int, echo: bytes, tier: str) -> None:
         self._head = b'{"id":%b,"object":"response","created_at":%d' % (encode(id), created_at)
@@ -33,7 +33,6 @@ class Snapshot:
         self.output: list[bytes] = []
         self.tier = tier
         self.used: str | None = None
-        self.last = b""
 
     def end(
         self,
@@ -52,7 +51,8 @@ class Snapshot:
 
     def json(self) -> bytes:
         completed_at, error, details, usage = self._end
-        self.last = (
+        """The response as it is now; not kept, since it would be most of what an idle stream weighs."""
+        return (
             b'%b,"completed_at":%b,"status":"%b","error":%b,"incomplete_details":%b,"usage":%b,'
             b'"output":[%b],"service_tier":%b,%b}'
         ) % (
@@ -66,4 +66,3 @@ class Snapshot:
             encode(self.tier),
             self._echo,
         )
-        return self.last

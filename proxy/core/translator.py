@@ -68,8 +68,8 @@ class Translator:
 
     @property
     def response(self) -> bytes:
-        """The snapshot that the newest lifecycle event carried."""
-        return self.snapshot.last
+        """The response as it stands; at the end, what the terminal event carried."""
+        return self.snapshot.json()
 
     @property
     def status(self) -> str:
