@@ -1,8 +1,7 @@
 """The turns of one response: READ THIS FIRST.
 
-A turn's deltas are pulled from the upstream, the translator makes events of them, whoever pulls here sends them on.
-Nothing is queued: a consumer that does not pull stops the upstream. A consumer that leaves (aclose, cancellation)
-closes the upstream's connection.
+A turn's deltas are pulled from an upstream, the translator makes events of them, whoever pulls here sends them on.
+Nothing is queued: who does not pull stops the upstream, who leaves (aclose, cancellation) closes its connection.
 """
 
 import logging
@@ -17,17 +16,12 @@ from proxy.errors import ProxyError, internal
 from proxy.wire.events import Event
 
 log = logging.getLogger(__name__)
-
-Events = AsyncGenerator[list[Event], None]
-"""Non-empty batches, one for each read of the upstream; always used inside aclosing()."""
+Events = AsyncGenerator[list[Event], None]  # non-empty batches, one for each read; always used inside aclosing()
 
 
 async def run(turn: Turn, translator: Translator, tries: Callable[[], Attempts]) -> Events:
-    """The events of one response, the terminal one last. tries: of one turn; the first one that speaks is the answer.
-
-    Raises ProxyError only before the first event, when the client can still be told by an HTTP status.
-    """
-    failure: ProxyError | None = None
+    """The events of one response, the terminal one last. Only before the first one ProxyError is raised, as a status."""
+    failure = None
     try:
         async for attempt in tries():
             with attempt:
@@ -44,7 +38,7 @@ async def run(turn: Turn, translator: Translator, tries: Callable[[], Attempts])
     except ProxyError as error:
         if not translator.started:
             raise
-        failure = error.with_traceback(None)  # whose frames hold the request: it would stay until the collector comes
+        failure = error.with_traceback(None)  # whose frames hold the request
     except Exception as error:
         log.exception("response %s failed by a bug", translator.id)
         if not translator.started:
