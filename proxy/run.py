@@ -20,7 +20,7 @@ Events = AsyncGenerator[list[Event], None]  # non-empty batches, one for each re
 
 
 async def run(turn: Turn, translator: Translator, tries: Callable[[], Attempts]) -> Events:
-    """The events of one response, the terminal one last. Only before the first one ProxyError is raised, as a status."""
+    """The events of one response, the terminal one last. Raises ProxyError only before the first one."""
     failure = None
     try:
         async for attempt in tries():
