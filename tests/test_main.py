@@ -153,7 +153,7 @@ async def test_a_signal_ends_it_with_status_0(number: signal.Signals) -> None:
         assert await process.wait() == 0
 
 
-@pytest.mark.skipif(not CI and not Path("/proc/self/status").exists(), reason="nothing here tells what a process waits with")
+@pytest.mark.skipif(not CI and not Path("/proc/self/status").exists(), reason="nothing tells what a process waits with")
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path, workers: int) -> None:
     path = file(tmp_path, f"{SMALL}listen: {{port: 0}}\nworkers: {workers}")

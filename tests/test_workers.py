@@ -21,7 +21,7 @@ from tests.upstream import Upstream, chunk, sse, text
 FIRST = sse(chunk({"role": "assistant", "content": "Hel"}), done=False)
 REST = text("lo")
 
-pytestmark = pytest.mark.skipif(not CI and not Path("/proc/self/task").exists(), reason="nothing here tells the workers")
+pytestmark = pytest.mark.skipif(not CI and not Path("/proc/self/task").exists(), reason="nothing tells the workers")
 
 
 async def ask(proxy: Process) -> Reply:
