@@ -59,7 +59,7 @@ class Server:
         self._add("*", ANY, self._other)
 
     def _add(self, method: str, path: str, handler: Handler) -> None:
-        """Guarded one by one: a middleware takes 10 us a request."""
+        """Guarded one by one: a middleware takes 1.4 % more instructions a request (callgrind)."""
         resource = self.app.router.add_resource(path)
         endpoint = "other" if method == "*" else resource.canonical
         expect = partial(self._expect, endpoint)
